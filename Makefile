@@ -1,0 +1,102 @@
+# The course's commands; `make help` lists them. GNU make 3.81 or newer, a POSIX shell and Python 3.11 or newer.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+# What a caller may set.
+PYTHON ?=
+TORCH_INDEX ?=
+ARGS ?=
+NB ?=
+ID ?=
+
+VENV := .venv
+PY := $(VENV)/bin/python
+EXTRAS := lab,dev
+LOG := build/install.log
+
+# The environment is made anew when this changes: what is asked for, what is pinned, and where the repository lies.
+# A hash, not time stamps: a fresh checkout or a `touch` reinstalls nothing.
+KEY := $(shell { cat pyproject.toml constraints.txt; echo '$(EXTRAS) $(CURDIR)'; } | cksum | tr ' ' '-')
+STAMP := $(VENV)/.installed-$(KEY)
+
+# Two notebooks at a time, one thread each, and nobody asks the network.
+TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 \
+  PYDEVD_DISABLE_FILE_VALIDATION=1
+
+.PHONY: help venv lab edit test test-slow export outputs timings site experiment wheel clean
+
+help:  ## list the targets
+	@echo "make TARGET: the environment in $(VENV) is made when it is first needed"
+	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
+	@echo "settings: PYTHON=python3.12 (makes $(VENV)) · TORCH_INDEX=address of PyTorch's CPU build (Linux, see README)"
+
+# One sentence for what went wrong; the rest is in the log.
+FAIL = { echo "make: $(1)" >&2; exit 1; }
+
+venv:  ## make the environment, or bring it up to date
+	@if [ -e $(STAMP) ] && $(PY) -c '' 2>/dev/null; then exit 0; fi; \
+	found=; \
+	for candidate in $(if $(PYTHON),'$(PYTHON)',python3 python3.13 python3.12 python3.11 python); do \
+	  if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	    found=$$candidate; break; fi; \
+	done; \
+	[ -n "$$found" ] || $(call FAIL,$(if $(PYTHON),$(PYTHON) is not,there is no) Python 3.11 or newer$(if $(PYTHON),,\
+ on PATH): install one from python.org or name one with PYTHON=/path/to/python3); \
+	mkdir -p build; : > $(LOG); \
+	if ! $(PY) -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' >>$(LOG) 2>&1; then \
+	  echo "making $(VENV) with $$("$$found" --version)"; \
+	  "$$found" -m venv --clear $(VENV) >>$(LOG) 2>&1 || \
+	    $(call FAIL,$$found could not make $(VENV) (see $(LOG); Debian and Ubuntu need the package python3-venv)); \
+	fi; \
+	rm -f $(VENV)/.installed-*; \
+	torch=$$(sed -n '/^torch==/p' constraints.txt); \
+	echo "installing $$torch (minutes when it has to be downloaded)"; \
+	$(PY) -m pip install --no-input -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url '$(TORCH_INDEX)') "$$torch" \
+	  >>$(LOG) 2>&1 || $(call FAIL,pip could not install $$torch: its last words are in $(LOG)); \
+	echo "installing bertcourse[$(EXTRAS)] and what it needs, as pinned in constraints.txt"; \
+	$(PY) -m pip install --no-input -c constraints.txt -e ".[$(EXTRAS)]" >>$(LOG) 2>&1 || \
+	  $(call FAIL,pip could not install bertcourse[$(EXTRAS)]: its last words are in $(LOG)); \
+	: > $(STAMP); echo "$(VENV) is ready"
+
+lab: venv  ## open the course in JupyterLab (ARGS="--lang zh --no-browser …")
+	@$(VENV)/bin/bertcourse lab $(ARGS)
+
+edit: venv  ## open the sources of the course in JupyterLab
+	@$(PY) -m jupyterlab nbs --LabApp.news_url=None \
+	  --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $(ARGS)
+
+test: venv  ## run every notebook and the tests (NB="nbs/01_bert.ipynb": only these)
+	@echo "running $(if $(NB),$(NB),the notebooks in nbs/ and the tests in tests/)"
+	@$(TEST_ENV) $(PY) -m pytest -q -rfEs --nbval-lax --nbval-current-env -n 2 --dist loadfile \
+	  --ignore=tests/slow $(ARGS) $(if $(NB),$(NB),nbs tests)
+
+test-slow: venv  ## wheel, JupyterLab in a browser, whatever takes minutes
+	@echo "running tests/slow"
+	@$(TEST_ENV) $(PY) -m pytest -v -rfEs $(ARGS) tests/slow
+
+export: venv  ## write the modules in bertcourse/ from the notebooks, and clean the notebooks
+	@echo "writing bertcourse/*.py from nbs/"
+	@$(VENV)/bin/nbdev_export
+	@$(VENV)/bin/nbdev_clean
+
+outputs: venv  ## run notebooks and store their outputs (NB="nbs/01_bert.ipynb"; default: all)
+	@$(PY) tools/notebooks.py outputs $(NB)
+
+timings: venv  ## measure each notebook's seconds and memory into timings.json (NB=…)
+	@$(PY) tools/notebooks.py timings $(NB)
+
+site: venv  ## build the site into _docs/ (the last step needs Quarto)
+	@$(PY) tools/site.py build $(ARGS)
+
+experiment: venv  ## run a recorded experiment anew (ID=…)
+	@[ -n "$(ID)" ] || $(call FAIL,name the experiment: make experiment ID=the-name-of-a-file-in-experiments)
+	@$(PY) -m bertcourse.experiments run $(ID)
+
+wheel: venv  ## build wheel and sdist into dist/
+	@$(PY) -m build --no-isolation --outdir dist .
+
+clean:  ## remove what was built; .venv and workspaces stay
+	@rm -rf build dist _proc _docs .pytest_cache .ruff_cache .hypothesis
+	@find bertcourse nbs tests tools benchmarks exercises \( -name __pycache__ -o -name .ipynb_checkpoints \) \
+	  -prune -exec rm -rf {} +

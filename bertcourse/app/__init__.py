@@ -1,0 +1,1 @@
+"""The `bertcourse` command: one module per sub-command, each a thin layer over the library."""

@@ -1,0 +1,33 @@
+"""What each chapter needs in order to run: data for `bertcourse doctor`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Need:
+    """The needs of one chapter notebook."""
+
+    modules: tuple[str, ...] = ("ipykernel", "torch", "transformers", "numpy", "matplotlib")  # importable
+    assets: tuple[str, ...] = ("claims.toml", "glossary.toml")  # names for `bertcourse.assets.asset`
+    disk_mb: int = 100  # free, in the current folder; MB of 10^6 bytes
+    memory_mb: int = 1500  # available
+
+    def plus(self, *modules: str, assets: tuple[str, ...] = ()) -> Need:
+        """The same and more."""
+        return Need(self.modules + modules, self.assets + assets, self.disk_mb, self.memory_mb)
+
+
+ANY = Need()
+CHAPTERS = {  # a test asks for a row for every notebook of a chapter
+    "01_bert": ANY.plus("tokenizers", "safetensors", assets=("tiny-bert", "experiments/1.3-both-sides.json")),
+    "02_transformer": ANY,
+    "03_pretraining": ANY.plus("tokenizers", "safetensors", "accelerate"),
+    "04_1_tasks": ANY.plus("tokenizers", "safetensors", "accelerate", "datasets"),
+    "04_2_practice": ANY.plus("tokenizers", "safetensors", "accelerate", "datasets"),
+    "05_distillation": ANY.plus("tokenizers", "safetensors", "accelerate", "datasets"),
+    "06_tinybert": ANY.plus("tokenizers", "safetensors", "accelerate", "datasets"),
+    "07_1_onnx": ANY.plus("tokenizers", "safetensors", "onnxruntime"),
+    "07_2_serving": ANY.plus("tokenizers", "onnxruntime"),
+}

@@ -1,0 +1,20 @@
+"""What nbval needs to run the course's notebooks as tests (`pytest --nbval-lax --nbval-current-env nbs`)."""
+
+import re
+
+import pytest
+
+# `nbdev_clean` leaves execution counts null, which nbval takes for "never run" and fails as soon as outputs are stored.
+_EVAL_FALSE = re.compile(r"^\s*#\|\s*eval:\s*false\b", re.MULTILINE | re.IGNORECASE)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let nbval run cleaned notebooks, and skip the cells that are not to be run."""
+    for item in items:
+        cell = getattr(item, "cell", None)
+        if cell is None or not hasattr(item, "cell_num"):
+            continue
+        if _EVAL_FALSE.search(cell.source):
+            item.add_marker(pytest.mark.skip(reason="#| eval: false"))
+        elif cell.execution_count is None:
+            cell.execution_count = 0

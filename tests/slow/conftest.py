@@ -1,0 +1,110 @@
+"""What the slow tests share: JupyterLab as `bertcourse lab` starts it, and a browser."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+
+TOKEN = "for-the-test"
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+BROWSER_ARGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+                "--disable-component-update", "--disable-sync"]
+KEPT = re.compile(r"PATH|LANG|LC_.*|TMPDIR|BERTCOURSE_DATA|OMP_.*|SYSTEMROOT", re.IGNORECASE)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever lies in this folder is slow."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.slow)
+
+
+def make_environment(home: Path, **more: str) -> dict[str, str]:
+    """A new user's environment: an empty home, nothing of Jupyter, Hugging Face, pip or a proxy."""
+    home.mkdir(parents=True, exist_ok=True)
+    kept = {key: value for key, value in os.environ.items() if KEPT.fullmatch(key)}
+    return kept | {"HOME": str(home), "USERPROFILE": str(home), "LC_ALL": "C.UTF-8"} | more
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def run_jupyterlab(folder: Path, home: Path, *arguments: str) -> Iterator[str]:
+    """Run `bertcourse lab` on a workspace; yields the address that opens it. Its log goes to `home`/lab.log."""
+    port = free_port()
+    command = [sys.executable, "-m", "bertcourse.app.cli", "lab", "--dir", str(folder), "--no-browser",
+               f"--port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}", *arguments]
+    env = make_environment(home)
+    log = home / "lab.log"
+    with log.open("w") as out, subprocess.Popen(command, env=env, cwd=home, stdout=out, stderr=out) as process:
+        try:
+            address = f"http://127.0.0.1:{port}"
+            wait_for(f"{address}/api/status?token={TOKEN}", process, log)
+            yield f"{address}/?token={TOKEN}"
+        finally:
+            process.terminate()
+            try:
+                process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def wait_for(url: str, process: subprocess.Popen, log: Path, seconds: float = 90) -> None:
+    """Wait until the server answers; fail with its log if it ends or is late."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            with opener.open(url, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.3)
+    pytest.fail(f"JupyterLab did not come up (exit code {process.poll()}):\n{log.read_text()}")
+
+
+@pytest.fixture
+def bare_environment() -> Callable[..., dict[str, str]]:
+    """`make_environment`, for test modules: a conftest is not for importing."""
+    return make_environment
+
+
+@pytest.fixture
+def jupyterlab() -> Callable[..., AbstractContextManager[str]]:
+    """`run_jupyterlab`, likewise."""
+    return run_jupyterlab
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Debian's Chromium, or whatever of that family is on PATH."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    program = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if program is None:
+        pytest.skip(f"no browser: none of {', '.join(CHROMIUM)} is on PATH (apt-get install chromium)")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=BROWSER_ARGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def screenshots() -> Path:
+    """Where pictures go: `BERTCOURSE_SCREENSHOTS`, else a temporary folder."""
+    folder = Path(os.environ.get("BERTCOURSE_SCREENSHOTS") or tempfile.mkdtemp(prefix="bertcourse-screenshots-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

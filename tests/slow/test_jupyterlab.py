@@ -1,0 +1,178 @@
+"""A learner's first hour: `bertcourse lab` opens chapter 1, Run All works, and one's own sentence changes the grid."""
+
+import json
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from bertcourse.app import workspace
+from bertcourse.assets import asset
+
+CHAPTER = "01_bert.ipynb"
+INPUT_CELL = re.compile(r'^sentence = "', re.MULTILINE)
+RUN_MINUTES = 6  # for all cells of the chapter, on two busy cores
+STDERR = '.jp-RenderedText[data-mime-type="application/vnd.jupyter.stderr"]'
+ERROR = '.jp-RenderedText[data-mime-type="application/vnd.jupyter.error"], .jp-OutputArea-error'
+KERNEL = {"kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}}
+OWN = {  # a sentence of one's own, and pieces that the grid must then show
+    "en": ("the cat likes music", ["cat", "likes", "music"]),
+    "zh": ("一个男人在弹吉他", ["男", "弹", "吉", "他"]),
+}
+
+# Prompts of all code cells: "[ ]:" not run, "[*]:" waiting or running, "[3]:" done. textContent, because what is
+# scrolled out of view has no inner text.
+PROMPTS = """() => [...document.querySelectorAll('.jp-Notebook .jp-CodeCell')].map(cell =>
+    [cell.querySelector('.cm-content')?.textContent.trim() ?? '?',
+     cell.querySelector('.jp-InputPrompt').textContent])"""
+
+
+def until(page, condition, seconds: float) -> None:
+    """Wait until something is so; fail with the time that was too short."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds} s"
+        page.wait_for_timeout(200)
+
+
+def idle(page) -> bool:
+    """Is the kernel there, connected to the page and idle?"""
+    kernels = page.evaluate("async () => (await fetch('/api/kernels')).json()")
+    shown = page.locator(".jp-Notebook-ExecutionIndicator").get_attribute("data-status")
+    return shown == "idle" and any(k["connections"] and k["execution_state"] == "idle" for k in kernels)
+
+
+def choose(page, menu: str, item: str) -> None:
+    """An item of the menu bar, by the beginning of its name."""
+    page.locator(".lm-MenuBar-item", has_text=re.compile(f"^{menu}$")).click()
+    page.locator(".lm-Menu .lm-Menu-itemLabel", has_text=re.compile(f"^{item}$")).first.click()
+
+
+def save(page) -> None:
+    """File > Save Notebook, and wait until it is done."""
+    choose(page, "File", "Save Notebook")
+    until(page, lambda: page.locator(".jp-mod-dirty").count() == 0, 30)
+
+
+def open_chapter(browser, url: str):
+    """A page that shows the chapter, its kernel idle; and a list that collects what it asks of other servers."""
+    page = browser.new_page(viewport={"width": 1400, "height": 1000}, locale="en-US")
+    outside, own = [], url.partition("?")[0]
+
+    def look(request):
+        if request.url.startswith("http") and not request.url.startswith(own):
+            outside.append(request.url)
+    page.on("request", look)
+    page.goto(url, timeout=60_000)
+    page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
+    until(page, lambda: idle(page), 90)
+    return page, outside
+
+
+def run_all(page) -> None:
+    """Run > Run All Cells, and wait for the last cell."""
+    choose(page, "Run", "Run All Cells")
+    until(page, lambda: any(re.search(r"\[(\*|\d+)\]", prompt) for _, prompt in page.evaluate(PROMPTS)), 60)
+    until(page, lambda: idle(page) and not any("*" in prompt for _, prompt in page.evaluate(PROMPTS)), 60 * RUN_MINUTES)
+
+
+def errors(page) -> list[str]:
+    """What went wrong in the notebook: error outputs, tracebacks on stderr, cells that were not run."""
+    found = [text or "" for text in page.locator(ERROR).all_text_contents()]
+    found += [text for text in page.locator(STDERR).all_text_contents() if "Traceback" in text or "Error" in text]
+    prompts = page.evaluate(PROMPTS)
+    return found + [f"not run: {source[:60]}" for source, prompt in prompts if not re.search(r"\[\d+\]", prompt)]
+
+
+def input_cell(page):
+    """The code cell that takes the learner's sentence."""
+    return page.locator(".jp-Notebook .jp-CodeCell").filter(has_text='sentence = "').first
+
+
+def type_and_run(page, cell, source: str) -> None:
+    """Replace a cell's source as by hand, and run it."""
+    editor = cell.locator(".cm-content")
+    editor.scroll_into_view_if_needed()
+    editor.click()
+    editor.press("Control+a")
+    page.keyboard.insert_text(source)
+    editor.press("Control+Enter")
+
+
+@pytest.fixture(params=["zh", "en"])
+def lang(request):
+    return request.param
+
+
+def test_chapter_one_in_jupyterlab(browser, jupyterlab, screenshots, tmp_path, lang):
+    root = tmp_path / "work"
+    with jupyterlab(root, tmp_path / "home", "--lang", lang) as url:
+        page, outside = open_chapter(browser, url)
+        assert page.url.endswith(f"/lab/tree/{CHAPTER}")
+        page.screenshot(path=screenshots / f"{lang}-1-opened.png")
+        run_all(page)
+        page.screenshot(path=screenshots / f"{lang}-2-run.png")
+        assert errors(page) == []
+        assert page.locator("figure svg").count() >= 3
+
+        cell = input_cell(page)
+        grid = cell.locator(".jp-OutputArea-output")
+        before = grid.text_content()
+        sentence, pieces = OWN[lang]
+        made = json.loads((root / CHAPTER).read_text(encoding="utf-8"))
+        source = next(text for text in ("".join(c["source"]) for c in made["cells"]) if INPUT_CELL.search(text))
+        type_and_run(page, cell, re.sub(r'(?m)^sentence = "[^"]*"', f'sentence = "{sentence}"', source))
+        until(page, lambda: grid.locator("table, svg").count() == 1 and grid.text_content() != before, 60)
+        after = grid.text_content()
+        assert all(piece in after for piece in pieces), after
+        cell.scroll_into_view_if_needed()
+        page.screenshot(path=screenshots / f"{lang}-3-own-sentence.png")
+
+        assert page.locator(".jp-Dialog, .Toastify__toast").count() == 0  # no news, no update, no question
+        assert outside == []
+        save(page)
+        page.close()
+    saved = json.loads((root / CHAPTER).read_text(encoding="utf-8"))
+    assert saved["metadata"]["language_info"]["name"] == "python"
+    assert sentence in "".join("".join(c["source"]) for c in saved["cells"])
+    report = workspace.prepare(root, update=True)
+    assert report.kept == [CHAPTER] and sentence in (root / CHAPTER).read_text(encoding="utf-8")
+
+
+def test_opened_and_saved_notebook_counts_as_untouched(browser, jupyterlab, tmp_path):
+    root = tmp_path / "work"
+    with jupyterlab(root, tmp_path / "home", "--lang", "en") as url:
+        page, _ = open_chapter(browser, url)
+        page.wait_for_selector(".jp-mod-dirty", timeout=30_000)  # JupyterLab noted the kernel's language version
+        save(page)
+        page.close()
+    assert b"language_info" in (root / CHAPTER).read_bytes()
+    assert workspace.prepare(root).kept == []
+
+
+# --- the check itself: it must notice what is wrong ---------------------------------------------------------------
+
+@pytest.mark.parametrize("fault, says", [
+    ("raise ValueError('planted')", "planted"),
+    ("import sys; print('Traceback (most recent call last): planted', file=sys.stderr)", "planted"),
+])
+def test_planted_fault_is_noticed(browser, jupyterlab, tmp_path, fault, says):
+    root = tmp_path / "work"
+    root.mkdir()
+    title = {"cell_type": "markdown", "id": "title", "metadata": {}, "source": ["# planted"]}
+    cell = {"cell_type": "code", "id": "fault", "metadata": {}, "source": [fault]}
+    cells = [title, cell | {"outputs": [], "execution_count": None}]
+    (root / CHAPTER).write_text(json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": KERNEL, "cells": cells}))
+    with jupyterlab(root, tmp_path / "home", "--lang", "en") as url:
+        page, _ = open_chapter(browser, url)
+        assert [text[:8] for text in errors(page)] == ["not run:"]
+        run_all(page)
+        assert any(says in text for text in errors(page))
+        page.close()
+
+
+def test_chapter_has_the_input_cell():
+    course = json.loads(Path(asset("course") / CHAPTER).read_text(encoding="utf-8"))
+    sources = ["".join(cell["source"]) for cell in course["cells"] if cell["cell_type"] == "code"]
+    assert any(INPUT_CELL.search(source) for source in sources)

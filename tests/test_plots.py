@@ -1,0 +1,158 @@
+"""Figures of bertcourse.plots: readable on any page, with Chinese labels, in both languages, the same each time."""
+
+import re
+import warnings
+import xml.etree.ElementTree as ET
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bertcourse import plots
+from bertcourse.languages import keep_language
+
+SVG = "{http://www.w3.org/2000/svg}"
+CAPTION = {"zh": "一张图。", "en": "A figure."}
+FIGURES = {
+    "lines": lambda: plots.plot_lines(
+        [1, 2, 4],
+        {"词": [1, 2, 3], "b": [3, 2, 1]},
+        spread={"b": [0.1, 0.1, 0.1]},
+        xlabel="n",
+        ylabel="y",
+        xlog=True,
+        mark=(2, "BERT"),
+        **CAPTION,
+    ),
+    "bars": lambda: plots.plot_bars({"词": 1.5, "b": 2}, spread={"b": 0.2}, xlabel="n", **CAPTION),
+    "stacked": lambda: plots.plot_stacked({"词": {"x": 1, "y": 3}, "b": {"x": 2}}, **CAPTION),
+    "share": lambda: plots.plot_stacked({"词": {"x": 1, "y": 3}, "b": {"x": 2, "y": 2}}, share=True, **CAPTION),
+    "heatmaps": lambda: plots.plot_heatmaps(
+        {"A": np.eye(3), "B": np.ones((3, 3))}, ["我", "爱", "词"], xlabel="k", ylabel="q", **CAPTION
+    ),
+}
+
+
+def svg(figure):
+    """The picture as a tree; fails where it is not well-formed."""
+    return ET.fromstring(re.search(r"<svg.*?</svg>", figure.html(), re.DOTALL)[0])
+
+
+@pytest.fixture(params=FIGURES)
+def figure(request):
+    """Each kind of figure, drawn without a warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return FIGURES[request.param]()
+
+
+def test_labels_are_text_with_chinese_fallbacks(figure):
+    labels = [e for e in svg(figure).iter(f"{SVG}text")]
+    assert any(re.search("[\u4e00-\u9fff]", "".join(e.itertext())) for e in labels), "Chinese labels became paths"
+    for label in labels:
+        style = label.get("style", "")
+        assert "Noto Sans CJK SC" in style and "PingFang SC" in style and "sans-serif" in style, style
+
+
+def test_ink_is_the_pages(figure):
+    html = figure.html()
+    assert plots._INK not in html
+    labels = [e.get("style", "") + e.get("fill", "") for e in svg(figure).iter(f"{SVG}text")]
+    # labels inherit the page's colour unless they stand on a coloured bar
+    assert not any(re.search(r"fill: (?:#000000|black)", label) for label in labels)
+    shapes = re.sub(r"<text.*?</text>", "", html, flags=re.DOTALL)
+    assert "currentColor" in shapes and not re.search(r"(?:fill|stroke): (?:#000000|#ffffff|black|white)\b", shapes)
+    background = next(g for g in svg(figure).iter(f"{SVG}g") if g.get("id") == "patch_1")
+    assert all("fill: none" in path.get("style") or "opacity: 0" in path.get("style") for path in background)
+
+
+def test_caption_names_the_picture_in_both_languages(figure):
+    html = figure.html()
+    label = re.search(r'<svg role="img" aria-labelledby="([^"]+)"', html)[1]
+    assert f'<figcaption id="{label}"' in html
+    assert ("一张图。" in keep_language(html, "zh"), "A figure." in keep_language(html, "zh")) == (True, False)
+    assert ("一张图。" in keep_language(html, "en"), "A figure." in keep_language(html, "en")) == (False, True)
+    bundle = figure._repr_mimebundle_()
+    assert bundle == {"text/html": html, "text/plain": "Figure: A figure."}
+
+
+def test_one_language_where_the_reader_has_one(monkeypatch):
+    monkeypatch.setenv("BERTCOURSE_LANG", "en")
+    assert "一张图。" not in FIGURES["bars"]().html()
+
+
+@pytest.mark.parametrize("kind", FIGURES)
+def test_same_figure_each_time(kind):
+    assert FIGURES[kind]().html() == FIGURES[kind]().html()
+
+
+def test_nothing_of_the_machine_or_the_day(figure):
+    assert not re.search(r"\d{4}-\d\d-\d\dT|matplotlib\.org|/home/|/tmp/", figure.html())
+
+
+def test_size_is_the_pages_too(figure):
+    tag = re.search(r"<svg[^>]*>", figure.html())[0]
+    assert "max-width:100%" in tag and "viewBox=" in tag and not re.search(r'\bwidth="[\d.]+pt"', tag)
+
+
+def test_figures_are_closed_and_style_is_local():
+    before = plt.rcParams["font.size"], plt.rcParams["axes.spines.top"]
+    for draw in FIGURES.values():
+        draw()
+    assert plt.get_fignums() == [] and (plt.rcParams["font.size"], plt.rcParams["axes.spines.top"]) == before
+
+
+def test_values_are_written():
+    assert {"1.5", "2"} <= {"".join(e.itertext()) for e in svg(FIGURES["bars"]()).iter(f"{SVG}text")}
+    assert {"25%", "75%", "50%"} <= {"".join(e.itertext()) for e in svg(FIGURES["share"]()).iter(f"{SVG}text")}
+    assert {"词", "b", "BERT"} <= {"".join(e.itertext()) for e in svg(FIGURES["lines"]()).iter(f"{SVG}text")}
+
+
+@pytest.mark.parametrize(
+    "draw, message",
+    [
+        (lambda: plots.plot_lines([1, 2], {"a": [1]}), "line 'a' has 1 values for 2 places"),
+        (lambda: plots.plot_heatmaps({"m": np.eye(2)}, ["a", "b", "c"]), "map 'm' is 2×2, its labels 3×3"),
+        (lambda: plots.token_grid({"a": [1], "b": [1, 2]}), "rows of a grid differ in length"),
+    ],
+)
+def test_wrong_shapes_are_refused(draw, message):
+    with pytest.raises(ValueError, match=message):
+        draw()
+
+
+@given(st.lists(st.floats(-500, 500), min_size=1, max_size=6), st.floats(0.5, 30))
+def test_labels_are_moved_apart(heights, gap):
+    placed = np.array(plots._spaced(heights, gap))
+    order = np.argsort(heights)
+    assert (np.diff(placed[order]) >= gap - 1e-6).all() and (placed >= np.array(heights) - 1e-9).all()
+
+
+def test_grid_escapes_and_colours():
+    html = plots.token_grid(
+        {"token": ["<b>", "我", "&"], "segment": [0, 0, 1], "id": [5, 5, 6]}, plain=["id"], **CAPTION
+    ).html()
+    table = ET.fromstring(re.search(r"<table.*</table>", html, re.DOTALL)[0])
+    rows = {row[0].text: row[1:] for row in table.iter("tr")}
+    assert [cell.text for cell in rows["token"]] == ["<b>", "我", "&"]
+    background = {
+        name: [re.search(r"background:([^;]+)", cell.get("style"))[1] for cell in row] for name, row in rows.items()
+    }
+    assert background["segment"][0] == background["segment"][1] != background["segment"][2]
+    assert len(set(background["token"])) == 3 and set(background["id"]) == {"none"}
+
+
+def luminance(colour):
+    """Relative luminance of "#rrggbb" (WCAG 2)."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("colour", [plots.GUIDE, plots.SOURCE, plots.MEASURED])
+@pytest.mark.parametrize("page", ["#ffffff", "#222222"])
+def test_the_three_colours_stand_out_on_light_and_dark(colour, page):
+    light, dark = sorted([luminance(colour), luminance(page)], reverse=True)
+    assert (light + 0.05) / (dark + 0.05) >= 2.9
