@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, BertConfig, PretrainedConfig
@@ -288,8 +289,8 @@ class Embeddings(nn.Module):
 # %% ../nbs/01_bert.ipynb #checks
 def _check_ids(name: str, ids: Tensor, rows: int, table: str) -> None:
     "Integers of shape (batch, n) that the table has rows for, or a `ValueError`."
-    if ids.dim() != 2 or ids.is_floating_point() or not ids.numel():
-        raise ValueError(f"{name} must be integers of shape (batch, n) with n ≥ 1, "
+    if ids.dim() != 2 or ids.dtype not in (torch.int64, torch.int32) or not ids.numel():
+        raise ValueError(f"{name} must be int64 or int32 of shape (batch, n) with n ≥ 1, "
                          f"not {ids.dtype} of shape {tuple(ids.shape)}")
     low, high = int(ids.min()), int(ids.max())
     if low < 0 or high >= rows:
@@ -419,10 +420,14 @@ def read_checkpoint(
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} is not a checkpoint folder: it has no config.json "
                          "(transformers' AutoModel loads hub names)")
-    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    if settings.get("model_type", "bert") != "bert":
-        raise ValueError(f"{folder} holds a {settings['model_type']!r} model: only 'bert' is read here")
-    weights = _tensors(folder)
+    try: settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error: raise ValueError(f"{folder}/config.json is not valid JSON: {error}") from None
+    known = {"model_type": "bert", "position_embedding_type": "absolute", "is_decoder": False}
+    for option, value in known.items():
+        if settings.get(option, value) != value:
+            raise ValueError(f"{folder} has {option} {settings[option]!r}: only {value!r} is read here")
+    try: weights = _tensors(folder)
+    except SafetensorError as error: raise ValueError(f"the weights in {folder} are damaged: {error}") from None
     if any(name.startswith("bert.") for name in weights):        # saved with a head
         weights = {name.removeprefix("bert."): tensor for name, tensor in weights.items()
                    if name.startswith("bert.")}

@@ -74,7 +74,8 @@ def test_a_mask_with_a_row_per_query_is_obeyed(small):
 
 
 @pytest.mark.parametrize("inputs, message", [
-    (dict(input_ids=torch.ones(2, 3)), "integers of shape"),
+    (dict(input_ids=torch.ones(2, 3)), r"int64 or int32 of shape \(batch, n\) with n ≥ 1, not torch.float32"),
+    (dict(input_ids=torch.ones(2, 3, dtype=torch.bool)), "not torch.bool"),
     (dict(input_ids=torch.ones(2, 0, dtype=torch.long)), "n ≥ 1"),
     (dict(input_ids=torch.ones(3, dtype=torch.long)), r"shape \(3,\)"),
     (dict(input_ids=torch.tensor([[60]])), "holds 60 … 60, but the vocabulary has entries 0 … 59"),
@@ -138,6 +139,17 @@ def test_broken_checkpoints_are_named(tmp_path):
     with pytest.raises(ValueError, match="lacks 16 of 39 parameters, first 'encoder.layer.1"):
         BertModel.from_pretrained(tmp_path)
     assert read_checkpoint(tmp_path)[0].hidden_size == 24
+    whole = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="weights in .* are damaged"):
+        BertModel.from_pretrained(tmp_path)
+    for option, value in {"model_type": "distilbert", "position_embedding_type": "relative_key", "is_decoder": True}.items():
+        (tmp_path / "config.json").write_text(json.dumps({option: value}))
+        with pytest.raises(ValueError, match=f"has {option} {value!r}: only"):
+            BertModel.from_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="is not valid JSON"):
+        BertModel.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=lambda s: s.name)

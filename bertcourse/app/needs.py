@@ -23,11 +23,4 @@ ANY = Need()
 CHAPTERS = {  # a test asks for a row for every notebook of a chapter
     "01_bert": ANY.plus("tokenizers", "safetensors", assets=("tiny-bert", "experiments/1.3-both-sides.json")),
     "02_transformer": ANY,
-    "03_pretraining": ANY.plus("tokenizers", "safetensors", "accelerate"),
-    "04_1_tasks": ANY.plus("tokenizers", "safetensors", "accelerate", "datasets"),
-    "04_2_practice": ANY.plus("tokenizers", "safetensors", "accelerate", "datasets"),
-    "05_distillation": ANY.plus("tokenizers", "safetensors", "accelerate", "datasets"),
-    "06_tinybert": ANY.plus("tokenizers", "safetensors", "accelerate", "datasets"),
-    "07_1_onnx": ANY.plus("tokenizers", "safetensors", "onnxruntime"),
-    "07_2_serving": ANY.plus("tokenizers", "onnxruntime"),
 }
