@@ -1,7 +1,7 @@
 """Run the course's notebooks: store their outputs, measure them, look for faults.
 
     python tools/notebooks.py outputs [NB …]   run each in a fresh kernel and store its outputs, clean
-    python tools/notebooks.py timings [NB …]   measure each chapter's seconds and memory into timings.json
+    python tools/notebooks.py timings [NB …]   measure each chapter's seconds and memory into assets/timings.json
     python tools/notebooks.py check            does timings.json know every chapter?
     python tools/notebooks.py lint [NB …]      every complaint of the tests' checks, and the guidelines
 
@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from checks import language, reading, stored  # noqa: E402 (tests/ is not installed)
 
-TIMINGS = ROOT / "timings.json"
+TIMINGS = ROOT / "bertcourse/assets/timings.json"  # in the package, for the pages show it
 THREADS = 2  # what the pages promise: two cores
 EVAL_FALSE = re.compile(r"^\s*#\|\s*eval:\s*false\b", re.MULTILINE | re.IGNORECASE)
 # Outputs are stored once, for both languages and the default profile: without network, with the same hashes each time.

@@ -7,7 +7,7 @@ lie at the repository's root and are read from there, so that an edit shows at o
 from pathlib import Path
 
 HERE = Path(__file__).parent
-_IN_CLONE = {"course": "nbs", "exercises": "exercises", "experiments": "experiments", "timings.json": "timings.json"}
+_IN_CLONE = {"course": "nbs", "exercises": "exercises", "experiments": "experiments"}
 
 
 def asset(name: str) -> Path:
