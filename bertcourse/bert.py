@@ -80,7 +80,7 @@ class Shape:
         self,
         n: int = 128,  # sequence length
     ) -> dict[str, int]:  # part of the encoder → FLOPs of a forward pass; a multiply-add is two
-        "Floating-point operations of the matrix products for one sequence; all else is under 1%."
+        "Floating-point operations of the matrix products for one sequence; all else adds about 1%."
         L, H, I = self.num_layers, self.hidden_size, self.intermediate_size
         E = self.embedding_size or 0
         return {"projections": 2 * L * n * 4 * H * H + 2 * n * E * H,
@@ -109,7 +109,7 @@ class MobileBertShape(Shape):
     model_type: str = "mobilebert"
 
     def parameters(self) -> dict[str, int]:
-        "The same parts; a layer's bottlenecks count as attention (in) and feed-forward (out)."
+        "The same parts; bottlenecks count as attention (in) and feed-forward (out), NoNorm as LayerNorm."
         (L, H, I, B, E), F = self._sizes(), self.feed_forwards
         return {"word table": self.vocab_size * E,
                 "other embeddings": (self.positions + self.segments + 2) * H + _linear(3 * E, H),
@@ -207,7 +207,7 @@ def input_grid(
 def wordpiece(
     word: str,  # without spaces
     vocab: Mapping[str, int],  # piece → id
-    longest: int = 100,  # words with more characters become [UNK]
+    longest: int = 100,  # words with more characters become [UNK]; 200 in Google's first code
 ) -> list[str]:  # pieces, or ["[UNK]"]
     "Greedy longest match from the left (google-research/bert `WordpieceTokenizer`)."
     pieces, start = [], 0
@@ -240,7 +240,7 @@ def _is_punctuation(char): return unicodedata.category(char).startswith("P") or 
 def words(
     text: str,
 ) -> list[str]:
-    "Split a text as BERT's uncased models do (google-research/bert `BasicTokenizer`)."
+    "Split a text as the uncased tokenizer of `tokenizers` does (after google-research/bert `BasicTokenizer`)."
     text = "".join(" " if c.isspace() else c for c in text if not _is_control(c))
     text = "".join(f" {c} " if is_cjk(c) else c for c in text)
     text = "".join(c for c in unicodedata.normalize("NFD", text) if unicodedata.category(c) != "Mn")

@@ -54,9 +54,9 @@ class Recording:
     def provenance(self) -> tuple[str, str]:  # zh, en
         "One line for a caption: seeds, when, how long, on what."
         seeds = len({row["seed"] for row in self.rows})
-        what = f'{self.machine["cpu"]}, {self.machine["threads"]}'
-        return (f"{seeds} 个随机种子，{self.date} 录制，共 {self.seconds / 60:.1f} 分钟（{what} 线程）。",
-                f"{seeds} seeds, recorded {self.date} in {self.seconds / 60:.1f} minutes ({what} threads).")
+        cpu, threads = self.machine["cpu"], self.machine["threads"]
+        return (f"{seeds} 个随机种子，{self.date} 运行，共 {self.seconds / 60:.1f} 分钟（{cpu}，每个进程 {threads} 线程）。",
+                f"{seeds} seeds, run {self.date} in {self.seconds / 60:.1f} minutes ({cpu}, {threads} thread per process).")
 
 def recorded(
     id: str,  # file name without .json

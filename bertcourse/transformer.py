@@ -72,6 +72,7 @@ class Attention(nn.Module):
         mixed, weights = self.self(x, visible)
         return self.output(mixed, x), weights
 
+# %% ../nbs/02_transformer.ipynb #ffn
 class Intermediate(nn.Module):
     "The wide half of the feed-forward network (`BertIntermediate` in transformers)."
     def __init__(self, config: BertConfig):
