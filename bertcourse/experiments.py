@@ -176,8 +176,8 @@ class timing:
         if not self.entry: return {"text/plain": "not measured yet"}
         e = self.entry
         seconds, memory, machine = f"{e['seconds']:.0f}", f"{e['memory_mb']:,.0f}", f"{e['cores']} × {e['cpu']}"
-        zh = f"⏱ 全部单元约 {seconds} 秒，内存 {memory} MB（{machine}，{e['measured']} 测得）"
-        en = f"⏱ all cells: about {seconds} s and {memory} MB ({machine}, measured {e['measured']})"
+        zh = f"全部单元约 {seconds} 秒，内存 {memory} MB（{machine}，{e['measured']} 测得）"
+        en = f"All cells: about {seconds} s and {memory} MB ({machine}, measured {e['measured']})"
         return {"text/html": f'<p style="opacity:.8">{bilingual(zh, en)}</p>', "text/plain": en}
 
 # %% ../nbs/helpers/experiments.ipynb #cli
