@@ -190,7 +190,7 @@ class Report:
         zh = self.lang == "zh"
         counts = [(self.created, "新增", "new"), (self.updated, "更新", "updated"),
                   (self.kept, "保留你改过的", "kept as you left them")]
-        done = [f"{z if zh else e} {len(names)}" for names, z, e in counts if names]
+        done = [f"{z} {len(names)} 个文件" if zh else f"{e} {len(names)}" for names, z, e in counts if names]
         out = [f"工作区（中文）：{self.root}" if zh else f"Workspace (English): {self.root}",
                "、".join(done) + "。" if zh and done else "一切照旧。" if zh else
                (" · ".join(done) if done else "Nothing to do: everything is in place.")]
