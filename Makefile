@@ -24,7 +24,7 @@ STAMP := $(VENV)/.installed-$(KEY)
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 \
   PYDEVD_DISABLE_FILE_VALIDATION=1
 
-.PHONY: help venv lab edit test test-slow export outputs timings site experiment wheel clean
+.PHONY: help venv lab edit test test-slow export outputs timings site experiment pretrain wheel clean
 
 help:  ## list the targets
 	@echo "make TARGET: the environment in $(VENV) is made when it is first needed"
@@ -92,6 +92,10 @@ site: venv  ## build the site into _docs/ (the last step needs Quarto)
 experiment: venv  ## run a recorded experiment anew (ID=…)
 	@[ -n "$(ID)" ] || $(call FAIL,name the experiment: make experiment ID=the-name-of-a-file-in-experiments)
 	@$(PY) -m bertcourse.experiments run $(ID)
+
+pretrain: venv  ## pre-train the shipped model anew, three seeds (hours; ARGS="--processes 1")
+	@$(PY) tools/ship_model.py train $(ARGS)
+	@$(PY) tools/ship_model.py ship $(ARGS)
 
 wheel: venv  ## build wheel and sdist into dist/
 	@$(PY) -m build --no-isolation --outdir dist .

@@ -265,7 +265,7 @@ def tint(
 def token_grid(
     rows: Mapping[str, Sequence[Any]],  # name of the row → one value per token
     *,
-    groups: Mapping[str, Sequence[Any]] | None = None,  # row → what colours each cell; its value by default
+    groups: Mapping[str, Sequence[Any]] | None = None,  # row → what colours each cell, None: nothing; default: its value
     plain: Sequence[str] = (),  # rows without colours
     zh: str = "", en: str = "",  # caption
 ) -> Figure:
@@ -275,8 +275,8 @@ def token_grid(
     cell = "padding:.15em .45em;text-align:center;white-space:nowrap;border:1px solid rgba(127,127,127,.35)"
     lines = []
     for name, values in rows.items():
-        kinds = list(dict.fromkeys((groups or {}).get(name, values)))
-        colour = {k: tint(PALETTE[i % len(PALETTE)]) for i, k in enumerate(kinds)}
+        kinds = list(dict.fromkeys(k for k in (groups or {}).get(name, values) if k is not None))
+        colour = {None: "none"} | {k: tint(PALETTE[i % len(PALETTE)]) for i, k in enumerate(kinds)}
         cells = "".join(
             f'<td style="{cell};background:{"none" if name in plain else colour[kind]}">{html.escape(str(value))}</td>'
             for value, kind in zip(values, (groups or {}).get(name, values)))

@@ -142,6 +142,9 @@ def test_grid_escapes_and_colours():
     }
     assert background["segment"][0] == background["segment"][1] != background["segment"][2]
     assert len(set(background["token"])) == 3 and set(background["id"]) == {"none"}
+    html = plots.token_grid({"token": ["a", "b", "c"]}, groups={"token": [None, "hidden", None]}, **CAPTION).html()
+    first, second, third = re.findall(r"<td style=\"[^\"]*background:([^;\"]+)", html)
+    assert first == third == "none" != second
 
 
 def luminance(colour):

@@ -21,6 +21,7 @@ BAD_INPUT, INTERRUPTED = 2, 130  # exit codes: as argparse has it, and 128 + SIG
 COMMANDS = {  # name: one line of help; the module is bertcourse.app.<name>
     "lab": "open the course in JupyterLab, in a folder of your own",
     "doctor": "tell whether this machine can run the course, and what mends it",
+    "pretrain": "pre-train a BERT on your own text, or on the toy world",
 }
 
 

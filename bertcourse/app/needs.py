@@ -22,5 +22,7 @@ class Need:
 ANY = Need()
 CHAPTERS = {  # a test asks for a row for every notebook of a chapter
     "01_bert": ANY.plus("tokenizers", "safetensors", assets=("tiny-bert", "experiments/1.3-both-sides.json")),
-    "02_transformer": ANY,
+    "02_transformer": ANY.plus("tokenizers", "safetensors", assets=("tiny-bert",)),
+    "03_pretraining": ANY.plus("accelerate", "tokenizers", "safetensors",
+                               assets=("tiny-bert", "experiments/3.1-masking-mixes.json")),
 }

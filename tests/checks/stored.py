@@ -39,7 +39,7 @@ _PATHS = [
 _UNWANTED = [
     (re.compile("|".join(_PATHS)), "a path of this machine"),
     (re.compile(r"\b\w*Warning\b\s*:|\bwarnings?\.warn\("), "a warning"),
-    (re.compile(r"\bit/s\b|\bs/it\b|\d+%\s?\|[^\n]{0,80}\||[█▉▊▋▌▍▎▏]{2}|[━╸]{4}"), "the remains of a progress bar"),
+    (re.compile(r"\bit/s\b|\bs/it\b|\d+%\|[^\n]{0,80}\||[█▉▊▋▌▍▎▏]{2}|[━╸]{4}"), "the remains of a progress bar"),
     (re.compile(r"\b0x[0-9a-fA-F]{6,}"), "a memory address"),
     (re.compile("\x1b\\["), "terminal colours"),
     (re.compile(r"\r(?!\n)"), "a carriage return"),

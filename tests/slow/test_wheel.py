@@ -131,9 +131,18 @@ def test_commands_from_an_empty_directory(call, tmp_path):
     call("bertcourse", "lab", "--no-launch", "--lang", "en", code=2)
 
 
-@pytest.mark.parametrize("lang", ["zh", "en"])
-def test_chapter_one_runs(call, tmp_path, lang):
+@pytest.mark.parametrize("name, lang", [("01_bert", "zh"), ("01_bert", "en"), ("02_transformer", "en"), ("03_pretraining", "zh")])
+def test_chapter_runs(call, tmp_path, name, lang):
     call("bertcourse", "lab", "--no-launch", "--lang", lang, "--dir", "work")
-    chapter = tmp_path / "empty/work/01_bert.ipynb"
+    chapter = tmp_path / f"empty/work/{name}.ipynb"
     assert chapter.exists()
     assert int(call("python", "-c", EXECUTE, str(chapter))) >= 3  # figures
+
+
+def test_pretrain_on_own_text(call, tmp_path):
+    (tmp_path / "empty/own.txt").write_text("The cat sleeps. The dog eats fish.\n\nA bird sings. It sings every morning.\n\n" * 40)
+    small = ["--steps", "4", "--layers", "1", "--hidden-size", "16", "--heads", "2", "--max-length", "32"]
+    result = json.loads(call("bertcourse", "pretrain", "--corpus", "own.txt", "--out", "mine", "--json", *small))
+    assert result["task"] == "pretraining" and (tmp_path / "empty/mine/model.safetensors").is_file()
+    load = "from transformers import AutoModelForPreTraining as A; print(A.from_pretrained('mine').config.num_hidden_layers)"
+    assert call("python", "-c", load).strip() == "1"
