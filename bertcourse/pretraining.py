@@ -189,6 +189,7 @@ class PreTrainingHeads(nn.Module):
         self.activation = ACT2FN[config.hidden_act]
         self.activation = ACT2FN[config.hidden_act]
         self.activation = ACT2FN[config.hidden_act]
+        self.activation = ACT2FN[config.hidden_act]
 
     def forward(
         self,
