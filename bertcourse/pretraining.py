@@ -176,20 +176,6 @@ class PreTrainingHeads(nn.Module):
         self.predictions.bias = self.predictions.decoder.bias
         self.seq_relationship = nn.Linear(config.hidden_size, 2)
         self.activation = ACT2FN[config.hidden_act]
-        self.activation = ACT2FN[config.hidden_act]
-        self.activation = ACT2FN[config.hidden_act]
-        self.activation = ACT2FN[config.hidden_act]
-        self.activation = ACT2FN[config.hidden_act]
-        self.activation = ACT2FN[config.hidden_act]
-        self.activation = ACT2FN[config.hidden_act]
-        self.activation = ACT2FN[config.hidden_act]
-        self.activation = ACT2FN[config.hidden_act]
-        self.activation = ACT2FN[config.hidden_act]
-        self.activation = ACT2FN[config.hidden_act]
-        self.activation = ACT2FN[config.hidden_act]
-        self.activation = ACT2FN[config.hidden_act]
-        self.activation = ACT2FN[config.hidden_act]
-        self.activation = ACT2FN[config.hidden_act]
 
     def forward(
         self,
