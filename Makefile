@@ -55,7 +55,7 @@ venv:  ## make the environment, or bring it up to date
 	$(PY) -m pip install --no-input -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url '$(TORCH_INDEX)') "$$torch" \
 	  >>$(LOG) 2>&1 || $(call FAIL,pip could not install $$torch: its last words are in $(LOG)); \
 	echo "installing bertcourse[$(EXTRAS)] and what it needs, as pinned in constraints.txt"; \
-	$(PY) -m pip install --no-input -c constraints.txt -e ".[$(EXTRAS)]" >>$(LOG) 2>&1 || \
+	$(PY) -m pip install --no-input --use-pep517 -c constraints.txt -e ".[$(EXTRAS)]" >>$(LOG) 2>&1 || \
 	  $(call FAIL,pip could not install bertcourse[$(EXTRAS)]: its last words are in $(LOG)); \
 	: > $(STAMP); echo "$(VENV) is ready"
 

@@ -771,11 +771,11 @@ _TOKEN = re.compile(  # such as {P.city:p}, {A+plural:s}, {P.friend's}
     r"\{(?P<name>[A-Z][a-z]?)(?P<n>\d?)(?P<path>(\.\w+)*)(?P<owner>'s)?"
     r"(\+(?P<form>\w+))?(:(?P<role>\w))?\}")
 
-def _literal(text: str, lang: str) -> Word:
-    "A word of the frame."
+def _literal(text: str, lang: str, strict: bool = True) -> Word:
+    "A word of the frame; X is the tag of an unknown one, unless that is an error."
     text, _, pos = text.partition("/")
     mark = not text[0].isalnum() and text != "'s"
-    pos = pos or ("PUNCT" if mark else _TAGS[lang].get(text.lower()))
+    pos = pos or ("PUNCT" if mark else _TAGS[lang].get(text.lower(), None if strict else "X"))
     if pos is None: raise ValueError(f"the grammar's word {text!r} ({lang}) has no part of speech")
     return Word(text, pos, _LITERAL_ROLES.get(pos, "function"))
 
@@ -804,13 +804,14 @@ def _parse_slot(m: re.Match) -> Slot:
     pos = _slot_pos(m["name"], path, role)
     return Slot(name, path, m["form"] or "", role, agrees=agrees, pos=pos)
 
-def _parse_token(text: str, lang: str) -> Word | Slot | Choice | Verb | Agreeing:
+def _parse_token(text: str, lang: str, strict: bool = True) -> Word | Slot | Choice | Verb | Agreeing:
     "One token of a rule."
+    def word(text): return _literal(text, lang, strict)
     if m := _TOKEN.fullmatch(text): return _parse_slot(m)
-    if text[0] == "<": return Verb(*(_literal(t, lang) for t in text[1:-1].split(",")))
-    if text[0] == "~": return Agreeing(_literal(text[1:].split("@")[0], lang), text.split("@")[1])
-    if "|" in text: return Choice(tuple(_literal(t, lang) for t in text.split("|")))
-    return _literal(text, lang)
+    if text[0] == "<": return Verb(*(word(t) for t in text[1:-1].split(",")))
+    if text[0] == "~": return Agreeing(word(text[1:].split("@")[0]), text.split("@")[1])
+    if "|" in text: return Choice(tuple(word(t) for t in text.split("|")))
+    return word(text)
 
 # %% ../nbs/helpers/corpus.ipynb #frame
 def _follow(value: Any, path: tuple[str, ...]) -> Any:
@@ -827,10 +828,10 @@ def _surface(value: Any, lang: str, form: str = "") -> str:
 
 class Frame:
     "One rule: the same content in both languages."
-    def __init__(self, name: str, opens: bool, weight: int, en: str, zh: str):
+    def __init__(self, name: str, opens: bool, weight: int, en: str, zh: str, strict: bool = True):
         self.name, self.weight = name, weight
         self.opens = opens  # may only begin its scene
-        self.tokens = {lang: tuple(_parse_token(t, lang) for t in side.split())
+        self.tokens = {lang: tuple(_parse_token(t, lang, strict) for t in side.split())
                        for lang, side in zip(LANGUAGES, (en, zh))}
         slots = {lang: [t for t in ts if isinstance(t, Slot)] for lang, ts in self.tokens.items()}
         self.slots = slots["zh"]

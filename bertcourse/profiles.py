@@ -5,8 +5,8 @@
 # %% ../nbs/helpers/profiles.ipynb #exports-imports
 from __future__ import annotations
 
-import contextlib, copy, csv, functools, io, json, logging, os, pickle, re, warnings
-from collections.abc import Iterator, Mapping
+import contextlib, copy, functools, json, logging, os, pickle, re, warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,12 @@ from typing import Any
 from . import corpus
 from .app.messages import UserError
 from .assets import asset
+from .files import TASKS, FileError, dataset as read_files
 
 _log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['FAMILIES', 'TASKS', 'TOY_DATA', 'HUB_DATA', 'BASE', 'ProfileError', 'toy_text', 'HubData', 'Profile', 'load']
+__all__ = ['FAMILIES', 'TOY_DATA', 'HUB_DATA', 'BASE', 'ProfileError', 'toy_text', 'toy_task', 'HubData', 'Profile', 'load']
 
 # %% ../nbs/helpers/profiles.ipynb #error
 class ProfileError(UserError, ValueError):
@@ -244,17 +245,6 @@ def _student(teacher: Any) -> Any:
                       hidden_size=width, num_attention_heads=heads, intermediate_size=inner)
 
 # %% ../nbs/helpers/profiles.ipynb #tasks
-TASKS = {  # task → columns, the last of them to be predicted
-    "text": ("text", "sentences"),  # a document, for pre-training
-    "sentiment": ("sentence", "label"),
-    "nli": ("sentence1", "sentence2", "label"),
-    "similarity": ("sentence1", "sentence2", "label"),  # label: a number
-    "classification": ("sentence", "label"),  # any labelled sentences of one's own
-    "pairs": ("sentence1", "sentence2", "label"),  # any labelled pairs of one's own
-    "ner": ("tokens", "ner_tags"),
-    "qa": ("id", "context", "question", "answers"),  # as in SQuAD
-}
-
 def toy_text(
     lang: str,  # "en" or "zh"
     documents: Mapping[str, int] = {"train": 8000, "validation": 500, "test": 500},  # split → how many
@@ -267,7 +257,16 @@ def toy_text(
         made[split] = Dataset.from_dict({"text": [space.join(s) for s in sentences], "sentences": sentences})
     return DatasetDict(made)
 
-TOY_DATA = {"text": toy_text}  # task → function of the language
+def toy_task(
+    task: str,  # of `TASKS`
+    lang: str,  # "en" or "zh"
+) -> Any:  # a datasets.DatasetDict
+    "A task of the toy world; beside the columns of `TASKS`, `gold` and `kind` tell what is noise and how a row was made."
+    from bertcourse.corpus_tasks import dataset
+    return dataset(task, lang)
+
+TOY_DATA = {  # task → function of the language
+    "text": toy_text, **{t: functools.partial(toy_task, t) for t in ("sentiment", "nli", "similarity", "ner", "qa")}}
 
 # %% ../nbs/helpers/profiles.ipynb #hub-data
 @dataclass(frozen=True)
@@ -333,135 +332,10 @@ def _from_hub(task: str, source: HubData) -> Any:  # a datasets.DatasetDict
     return made
 
 # %% ../nbs/helpers/profiles.ipynb #files
-def _bad(path: Path, place: int | str, en: str, zh: str) -> ProfileError:
-    "A fault in a file, with the file's name and the line or question."
-    line = isinstance(place, int)
-    return ProfileError(f"{path.name}, {'line ' if line else ''}{place}: {en}",
-                        f"{path.name} {f'第 {place} 行' if line else place}：{zh}")
-
-def _open(path: Path) -> io.StringIO:
-    "A UTF-8 file, in which only a newline ends a line."
-    try: data = path.read_bytes()
-    except OSError as error:
-        why = error.strerror
-        raise ProfileError(f"{path} cannot be read: {why}", f"{path} 无法读取：{why}") from None
-    try: return io.StringIO(data.decode("utf-8-sig"), newline="\n")
-    except UnicodeDecodeError as error:
-        raise _bad(path, data[:error.start].count(b"\n") + 1, "not UTF-8: save the file as UTF-8",
-                   "不是 UTF-8：请把文件另存为 UTF-8") from None
-
-def _table_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    "Rows of a CSV file or, where a quote is a character like any other, a TSV file."
-    plain = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
-    rows = csv.reader(_open(path), **({"strict": True} if path.suffix.lower() == ".csv" else plain))
-    head = None
-    try:
-        for row in filter(None, rows):
-            if head and len(row) != len(head):
-                raise _bad(path, rows.line_num, f"the header has {len(head)} fields, this row {len(row)}",
-                           f"表头有 {len(head)} 个字段，这一行有 {len(row)} 个")
-            if head: yield rows.line_num, dict(zip(head, row))
-            else: head = row
-    except csv.Error as error: raise _bad(path, rows.line_num, str(error), str(error)) from None
-
-def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    "Rows of a file with a JSON object per line."
-    for number, line in enumerate(_open(path), 1):
-        if not line.strip(): continue
-        try: row = json.loads(line)
-        except ValueError: raise _bad(path, number, "not valid JSON", "不是合法的 JSON") from None
-        if not isinstance(row, dict): raise _bad(path, number, "no JSON object", "不是 JSON 对象")
-        yield number, row
-
-def _conll_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    "Sentences: a token, perhaps other columns, a tag; a line without them ends a sentence."
-    tokens, tags = [], []
-    for number, line in enumerate([*_open(path), ""], 1):
-        cells = line.strip().split("\t" if "\t" in line.strip() else None)
-        if not cells or cells[0] in ("", "-DOCSTART-"):
-            if tokens: yield number, {"tokens": tokens, "ner_tags": tags}
-            tokens, tags = [], []
-        elif len(cells) < 2 or not re.fullmatch(r"O|[BIESLU]-\S+", cells[-1]):
-            raise _bad(path, number, f"no tag such as O or B-PER after {cells[0]!r}",
-                       f"{cells[0]!r} 后面没有 O、B-PER 之类的标签")
-        else:
-            tokens.append(cells[0])
-            tags.append(cells[-1])
-
-def _squad_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    "Questions of a SQuAD file, each answer checked against its context."
-    try:
-        for paragraph in [p for article in json.load(_open(path))["data"] for p in article["paragraphs"]]:
-            context = paragraph["context"]
-            for qa in paragraph["qas"]:
-                place = f"question {qa['id']}"
-                answers = {key: [answer[key] for answer in qa["answers"]] for key in ("text", "answer_start")}
-                for text, start in zip(*answers.values()):
-                    if context[start:start + len(text)] != text:
-                        raise _bad(path, place, f"its context has no {text!r} at character {start}",
-                                   f"上下文第 {start} 个字符处不是 {text!r}")
-                yield place, dict(id=str(qa["id"]), context=context, question=qa["question"], answers=answers)
-    except json.JSONDecodeError as error:
-        raise _bad(path, error.lineno, f"no JSON: {error.msg}", f"不是 JSON：{error.msg}") from None
-    except (KeyError, TypeError) as error:
-        raise _bad(path, "SQuAD", f"not of that form: {error}", f"格式不对：{error}") from None
-
-# %% ../nbs/helpers/profiles.ipynb #read
-_ALSO = {  # what else a column may be called
-    "sentence": ("text",), "sentence1": ("premise", "text_a"), "sentence2": ("hypothesis", "text_b"),
-    "label": ("gold_label", "score")}
-_BY_TASK = {"ner": _conll_rows, "qa": _squad_rows}  # the others by the file's name
-_BY_SUFFIX = {".json": _json_rows, ".jsonl": _json_rows, ".csv": _table_rows, ".tsv": _table_rows}
-
-def _read(task: str, path: Path) -> list[tuple[Any, dict[str, Any]]]:  # line, row with the task's columns
-    "What a task needs of a file. Raises `ProfileError`."
-    reader = _BY_TASK.get(task, _BY_SUFFIX.get(path.suffix.lower()))
-    if reader is None:
-        raise ProfileError(f"{path.name}: let the name end in {', '.join(_BY_SUFFIX)}, after what it holds",
-                           f"{path.name}：请按内容把扩展名改为 {'、'.join(_BY_SUFFIX)} 之一")
-    rows = []
-    for place, row in reader(path):
-        made = {}
-        for name in TASKS[task]:
-            value = next((row[n] for n in (name, *_ALSO.get(name, ())) if row.get(n) is not None), None)
-            if value is None:
-                raise _bad(path, place, f"no column {name!r}, only {', '.join(row)}",
-                           f"没有列 {name!r}，只有 {'、'.join(row)}")
-            made[name] = str(value) if name == "label" else value
-            if isinstance(made[name], (bool, int, float)):
-                raise _bad(path, place, f"{name!r} is not text", f"{name!r} 不是文字")
-        if task == "similarity":
-            try: made["label"] = float(made["label"])
-            except ValueError:
-                raise _bad(path, place, f"{made['label']!r} is no number", f"{made['label']!r} 不是数") from None
-        if (task, made.get("label")) != ("nli", "-"): rows.append((place, made))  # "-": no agreement
-    if not rows: raise ProfileError(f"{path} holds no rows", f"{path} 里没有数据")
-    return rows
-
-def _labels(row: Mapping[str, Any]) -> list[str]:
-    "What has to be one of the classes."
-    return [label for label in [*row.get("ner_tags", []), row.get("label")] if isinstance(label, str)]
-
-def _from_files(task: str, files: Mapping[str, str | Path]) -> Any:  # a datasets.DatasetDict
+def _from_files(task: str, files: Mapping[str, str | Path], columns: Mapping[str, str] | None) -> Any:
     "Own files with standard features; the classes are those of the first file. Raises `ProfileError`."
-    from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
-    if not files or not set(files) <= set(corpus.SPLITS):
-        raise ProfileError(f"files has {', '.join(files) or 'nothing'}: name {', '.join(corpus.SPLITS)}",
-                           f"files 里有 {'、'.join(files) or '空'}：请写 {'、'.join(corpus.SPLITS)}")
-    paths = {split: Path(path).expanduser() for split, path in files.items()}
-    read, first = {split: _read(task, path) for split, path in paths.items()}, next(iter(paths))
-    names = sorted({label for _, row in read[first] for label in _labels(row)},
-                   key=lambda name: (name != "O", int(name) if name.isdecimal() else 0, name))
-    for split, (place, row) in [(split, line) for split, lines in read.items() for line in lines]:
-        if new := [label for label in _labels(row) if label not in names]:
-            raise _bad(paths[split], place, f"{first} has no label {new[0]!r}, only {', '.join(names)}",
-                       f"{first} 里没有标签 {new[0]!r}，只有 {'、'.join(names)}")
-    text, label = Value("string"), ClassLabel(names=names) if names else Value("float32")
-    kinds = {"label": label, "tokens": List(text), "sentences": List(text), "ner_tags": List(label),
-             "answers": {"text": List(text), "answer_start": List(Value("int32"))}}
-    features = Features({name: kinds.get(name, text) for name in TASKS[task]})
-    return DatasetDict({split: Dataset.from_list([row for _, row in lines], features=features)
-                        for split, lines in read.items()})
+    try: return read_files(task, files, columns)
+    except FileError as error: raise ProfileError(error.en, error.zh) from None
 
 # %% ../nbs/helpers/profiles.ipynb #profile
 @dataclass(frozen=True, repr=False)
@@ -518,6 +392,7 @@ class Profile:
         task: str,  # one of `TASKS`
         lang: str | None = None,
         files: Mapping[str, str | Path] | None = None,  # "train", "validation", "test" → a file of one's own
+        columns: Mapping[str, str] | None = None,  # a column of `TASKS` → what the files call it
     ) -> Any:  # a datasets.DatasetDict
         "Data with the columns of `TASKS`, split into train, validation and test. Raises `ProfileError`."
         have = self.tasks(lang) if files is None else tuple(TASKS)
@@ -526,7 +401,7 @@ class Profile:
             en, zh = (", only " + ", ".join(have), "，只有 " + "、".join(have)) if have else ("", "")
             raise ProfileError(f"profile {self.name} has no data for {task!r}{en}: give {give}",
                                f"profile {self.name} 没有 {task!r} 的数据{zh}：请给出 {give}")
-        if files is not None: return _from_files(task, files)
+        if files is not None: return _from_files(task, files, columns)
         lang = lang or self.languages[0]
         return TOY_DATA[task](lang) if self.name == "tiny" else _from_hub(task, HUB_DATA[task, lang])
 

@@ -36,7 +36,7 @@ def call(capsys, *argv: str) -> tuple[int, str, str]:
 
 def test_version_and_help(capsys):
     assert call(capsys, "--version") == (0, f"bertcourse {__version__}\n", "")
-    for argv in ([], ["--help"], ["lab", "--help"], ["doctor", "--help"]):
+    for argv in ([], ["--help"], *([name, "--help"] for name in cli.COMMANDS)):
         code, out, err = call(capsys, *argv)
         assert code == 0 and not err and len(out.splitlines()) < 24, argv
     assert all(name in call(capsys)[1] for name in cli.COMMANDS)
@@ -116,7 +116,7 @@ def test_reader_that_stops_reading():
 
 
 @pytest.mark.parametrize("code", ["import bertcourse", "import bertcourse.app.cli as c; c.make_parser(None)",
-                                  "import bertcourse.app.cli as c; c.make_parser('lab')"])
+                                  *(f"import bertcourse.app.cli as c; c.make_parser({name!r})" for name in cli.COMMANDS)])
 def test_nothing_heavy_is_imported(code):
     code += f"; import sys; print([name for name in {HEAVY} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"

@@ -1,6 +1,7 @@
 """`bertcourse.profiles`: what a profile is made of, what goes wrong with it, and the hub, played by `stub_hub`."""
 
 import csv
+import functools
 import io
 import json
 import os
@@ -28,7 +29,7 @@ from transformers import (
     AutoModelForTokenClassification,
 )
 
-from bertcourse import profiles
+from bertcourse import corpus_tasks, profiles
 from bertcourse.app.messages import UserError
 from bertcourse.assets import asset
 from bertcourse.profiles import FAMILIES, HUB_DATA, TASKS, ProfileError, load
@@ -161,7 +162,18 @@ def test_toy_text(tiny):
     assert row["text"] == " ".join(row["sentences"]) and len(row["sentences"]) >= 3
     assert zh["test"][0]["text"] == "".join(zh["test"][0]["sentences"])
     assert not set(en["train"]["text"]) & set(en["test"]["text"])
-    assert "has no data for 'poetry', only text" in sentence(tiny.dataset, "poetry")
+    assert "has no data for 'poetry', only text, sentiment, nli" in sentence(tiny.dataset, "poetry")
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_toy_tasks(lang, tiny, monkeypatch):
+    sizes = {"train": 9, "validation": 2, "test": 2}  # in full they take a minute
+    monkeypatch.setattr(corpus_tasks, "dataset", functools.partial(corpus_tasks.dataset, sizes=sizes))
+    extra = {"sentiment": ("gold", "kind"), "nli": ("gold", "kind"), "similarity": ("gold",), "ner": (), "qa": ("kind",)}
+    assert tiny.tasks(lang) == ("text", *extra)
+    for task, more in extra.items():
+        data = tiny.dataset(task, lang)
+        assert data.num_rows == sizes and tuple(data["train"].column_names) == (*TASKS[task], *more)
 
 
 def test_tables(tiny, monkeypatch, tmp_path, whole):
@@ -308,11 +320,12 @@ GOOD = [  # task, file, its text, the rows
      [{"sentence": '"so so', "label": 0}, {"sentence": "NA", "label": 1}, {"sentence": "null", "label": 1}]),
     ("sentiment", "a.csv", '\ufeffsentence,id,label\r\n"a, ""b""\nc",1,0\r\nd,2,10\r\ne,3,2\r\n',
      [{"sentence": 'a, "b"\nc', "label": 0}, {"sentence": "d", "label": 2}, {"sentence": "e", "label": 1}]),
-    ("nli", "a.jsonl", '{"premise": "甲", "hypothesis": "乙", "label": "no"}\n\n{"premise": "a", "hypothesis": "b", "label": "-"}\n',
-     [{"sentence1": "甲", "sentence2": "乙", "label": 0}]),
-    ("pairs", "a.json", '{"sentence1": "a", "sentence2": "b", "label": true, "x": null}\n',
-     [{"sentence1": "a", "sentence2": "b", "label": 0}]),
-    ("classification", "a.tsv", "sentence\tlabel\n-\t-\n", [{"sentence": "-", "label": 0}]),
+    ("nli", "a.jsonl", '{"premise": "甲", "hypothesis": "乙", "label": "no"}\n\n{"premise": "a", "hypothesis": "b", "label": "-"}\n'
+     '{"premise": "a", "hypothesis": "b", "label": "yes"}',
+     [{"sentence1": "甲", "sentence2": "乙", "label": 0}, {"sentence1": "a", "sentence2": "b", "label": 1}]),
+    ("pairs", "a.json", '{"sentence1": "a", "sentence2": "b", "label": true, "x": null}\n{"sentence1": "", "sentence2": "b", "label": 0}',
+     [{"sentence1": "a", "sentence2": "b", "label": 1}, {"sentence1": "", "sentence2": "b", "label": 0}]),
+    ("classification", "a.tsv", "sentence\tlabel\n-\t-\n-\t+\n", [{"sentence": "-", "label": 1}, {"sentence": "-", "label": 0}]),
     ("similarity", "a.csv", "sentence1,sentence2,score\na,b,2.5\n", [{"sentence1": "a", "sentence2": "b", "label": 2.5}]),
     ("ner", "a.conll", "-DOCSTART- -X- O O\n\nAnna NNP I-NP B-PER\nwept VBD I-VP O\n\n\nOslo NNP I-NP B-LOC",
      [{"tokens": ["Anna", "wept"], "ner_tags": [2, 0]}, {"tokens": ["Oslo"], "ner_tags": [1]}]),
@@ -344,25 +357,25 @@ BAD = [  # task, file, its text, what is said
     ("sentiment", "a.tsv", "sentence\tlabel\n\na\tb\tc\n", "a.tsv, line 3: the header has 2 fields, this row 3"),
     ("sentiment", "a.csv", "sentence,label\n\"a\nb\",1\nc\n", "a.csv, line 4: the header has 2 fields, this row 1"),
     ("sentiment", "a.csv", 'sentence,label\n"a" b,1\n', "a.csv, line 2: "),
-    ("sentiment", "a.csv", 'sentence,label\n"a,1\n', "a.csv, line 2: unexpected end of data"),
-    ("sentiment", "a.tsv", "review\tlabel\na\t1\n", "a.tsv, line 2: no column 'sentence', only review, label"),
+    ("sentiment", "a.csv", 'sentence,label\n"a,1\n', "a.csv, line 2: not CSV (unexpected end of data)"),
+    ("sentiment", "a.tsv", "opinion\tlabel\na\t1\n", "a.tsv, line 1: no column 'sentence', only opinion, label"),
     ("sentiment", "a.tsv", "sentence\tlabel\n", "a.tsv holds no rows"),
     ("sentiment", "a.tsv", "", "a.tsv holds no rows"),
     ("sentiment", "a.xlsx", "PK", "a.xlsx: let the name end in .json, .jsonl, .csv, .tsv"),
     ("sentiment", "a.jsonl", '{"sentence": "a", "label": 1}\n{"sentence":\n', "a.jsonl, line 2: not valid JSON"),
     ("sentiment", "a.jsonl", '["a", 1]\n', "a.jsonl, line 1: no JSON object"),
-    ("sentiment", "a.jsonl", '{"sentence": "a", "label": null}\n', "a.jsonl, line 1: no column 'label'"),
+    ("sentiment", "a.jsonl", '{"sentence": "a", "label": null}\n', "a.jsonl, line 1: the label is empty"),
     ("sentiment", "a.jsonl", '{"sentence": 5, "label": 1}\n', "a.jsonl, line 1: 'sentence' is not text"),
     ("similarity", "a.csv", "sentence1,sentence2,label\na,b,3\na,b,high\n", "a.csv, line 3: 'high' is no number"),
     ("ner", "a.conll", "a O\nb B-X\nc\n", "a.conll, line 3: no tag such as O or B-PER after 'c'"),
     ("ner", "a.conll", "a O\nb person\n", "a.conll, line 2: no tag such as O or B-PER after 'b'"),
     ("ner", "a.conll", "\n\n", "a.conll holds no rows"),
-    ("qa", "a.json", squad(answers=[{"text": "cat", "answer_start": 3}]), "a.json, question q1: its context has no 'cat' at character 3"),
-    ("qa", "a.json", squad(answers=[{"text": "dog"}]), "a.json, SQuAD: not of that form: 'answer_start'"),
-    ("qa", "a.json", squad(answers=[{"text": "dog", "answer_start": "3"}]), "a.json, SQuAD: not of that form"),
-    ("qa", "a.json", squad(question=3), "a.json, question q1: 'question' is not text"),
-    ("qa", "a.json", '{"data": [\n{]}', "a.json, line 2: no JSON"),
-    ("qa", "a.json", "[1]", "a.json, SQuAD: not of that form"),
+    ("qa", "a.json", squad(answers=[{"text": "cat", "answer_start": 3}]), "a.json holds no rows (1 skipped: no certain place for the answer)"),
+    ("qa", "a.json", squad(answers=[{"text": "dog"}]), "a.json, question q1: no 'answer_start' that is a number"),
+    ("qa", "a.json", squad(answers=[{"text": "dog", "answer_start": "3"}]), "a.json, question q1: no 'answer_start' that is a number"),
+    ("qa", "a.json", squad(question=3), "a.json, question q1: no 'question' that is text"),
+    ("qa", "a.json", '{"data": [\n{]}', "a.json, line 2: not valid JSON"),
+    ("qa", "a.json", "[1]", "a.json: no 'data' that is a list"),
     ("text", "a.jsonl", '{"text": "A."}\n', "a.jsonl, line 1: no column 'sentences', only text"),
 ]  # fmt: skip
 
@@ -374,14 +387,14 @@ def test_a_fault_in_a_file_is_named_by_line(task, name, text, expected, tiny, tm
 
 def test_faults_of_several_files(tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write(tmp_path, "a.tsv", "sentence\tlabel\na\tyes\n")
+    write(tmp_path, "a.tsv", "sentence\tlabel\na\tyes\nb\tno\n")
     write(tmp_path, "b.tsv", "sentence\tlabel\na\tyes\nb\tmaybe\n")
     write(tmp_path, "latin.tsv", "sentence\tlabel\na\tyes\ncafé\tyes\n", "latin-1")
 
     def said(**files):
         return sentence(tiny.dataset, "sentiment", files=files)
 
-    assert said(train="a.tsv", test="b.tsv") == "b.tsv, line 3: train has no label 'maybe', only yes"
+    assert said(train="a.tsv", test="b.tsv") == "b.tsv, line 3: train has no label 'maybe', only no, yes: correct it, or train with it"
     assert said(train="latin.tsv") == "latin.tsv, line 3: not UTF-8: save the file as UTF-8"
     Path("folder.tsv").mkdir()
     assert said(train="no.tsv").startswith("no.tsv cannot be read: ") and said(train="folder.tsv").startswith("folder.tsv cannot")
@@ -390,8 +403,18 @@ def test_faults_of_several_files(tiny, tmp_path, monkeypatch):
 
 
 def test_a_long_field_is_no_reason_to_crash(tiny, tmp_path):
-    path = write(tmp_path, "a.tsv", f"sentence\tlabel\n{'x' * (csv.field_size_limit() + 1)}\t1\n")
-    assert "a.tsv, line 2: field larger than field limit" in sentence(tiny.dataset, "sentiment", files={"train": path})
+    long = "x" * (csv.field_size_limit() + 1)
+    path = write(tmp_path, "a.tsv", f"sentence\tlabel\n{long}\t1\nb\t0\n")
+    assert tiny.dataset("sentiment", files={"train": path})["train"]["sentence"][:] == [long, "b"]
+    path = write(tmp_path, "a.csv", f"sentence,label\n{long},1\nb,0\n")
+    assert "a.csv, line 2: not CSV (field larger than field limit" in sentence(tiny.dataset, "sentiment", files={"train": path})
+
+
+def test_columns_of_own_files(tiny, tmp_path):
+    path = write(tmp_path, "a.tsv", "opinion\tstars\na\t1\nb\t5\n")
+    data = tiny.dataset("sentiment", files={"train": path}, columns={"sentence": "opinion", "label": "stars"})["train"]
+    assert data.to_list() == [{"sentence": "a", "label": 0}, {"sentence": "b", "label": 1}]
+    assert "no column 'star', only opinion, stars" in sentence(tiny.dataset, "sentiment", files={"train": path}, columns={"label": "star"})
 
 
 DATA = os.environ.get("BERTCOURSE_DATA")

@@ -22,6 +22,8 @@ COMMANDS = {  # name: one line of help; the module is bertcourse.app.<name>
     "lab": "open the course in JupyterLab, in a folder of your own",
     "doctor": "tell whether this machine can run the course, and what mends it",
     "pretrain": "pre-train a BERT on your own text, or on the toy world",
+    "finetune": "fine-tune a BERT on labelled files of your own",
+    "predict": "tell what a fine-tuned model says of each line of a file or a pipe",
 }
 
 

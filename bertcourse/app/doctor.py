@@ -122,9 +122,17 @@ def requirements() -> tuple[dict[str, str], list[Problem]]:
             if r.marker is None or any(r.marker.evaluate({"extra": extra}) for extra in EXTRAS)}, []
 
 
+_MODULES = {"scikit-learn": "sklearn"}  # distributions whose module has another name
+
+
+def module_of(name: str) -> str:
+    """What a distribution is imported as."""
+    return _MODULES.get(name, name)
+
+
 def is_there(name: str) -> bool:
-    """Can a module of this name be found? A folder that an uninstallation left behind does not count."""
-    found = find_spec(name)
+    """Can a distribution's module be found? A folder that an uninstallation left behind does not count."""
+    found = find_spec(module_of(name))
     return found is not None and found.origin is not None
 
 
@@ -172,7 +180,7 @@ def check_package(name: str, wanted: str, errors: dict[str, str | None]) -> Pack
     if not is_there(name):
         problem = Problem(f"{name} is not installed", f"没有安装 {name}", target)
         return Package(name, wanted, None, problem)
-    if error := errors.get(name):
+    if error := errors.get(module_of(name)):
         return Package(name, wanted, version, Problem(
             f"{name} is installed but does not import ({error})", f"{name} 已安装，但无法导入（{error}）",
             f'pip install --force-reinstall "{name}{wanted}"'))
@@ -185,7 +193,7 @@ def check_packages() -> tuple[list[Package], dict[str, Any], list[Problem]]:
     wanted, problems = requirements()
     names = dict.fromkeys([*ANY.modules, *wanted, *(m for need in CHAPTERS.values() for m in need.modules)])
     there = [name for name in names if is_there(name) and name != "jupyterlab"]
-    errors, machine = probe(there)
+    errors, machine = probe([module_of(name) for name in there])
     packages = [check_package(name, wanted.get(name, ""), errors) for name in names]
     return packages, machine, problems
 

@@ -1,0 +1,208 @@
+"""Schedules, groups, adversarial steps and augmentation: exact where they claim to be, and refused where they make no sense."""
+
+import math
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from transformers import AutoModelForSequenceClassification, BertConfig, get_linear_schedule_with_warmup
+
+from bertcourse.finetuning import (
+    FGM,  # fmt: skip
+    PGD,
+    Mixup,
+    choose_length,
+    eda,
+    entropy,
+    layer_groups,
+    layer_of,
+    layerwise,
+    linear_schedule,
+    reinitialise,
+    vote,
+)
+from bertcourse.training import Callback, fit
+
+CONFIG = dict(vocab_size=40, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=24, num_labels=3,
+              hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)  # fmt: skip
+
+
+def model(seed=0):
+    torch.manual_seed(seed)
+    return AutoModelForSequenceClassification.from_config(BertConfig(**CONFIG))
+
+
+def rows(n=24, seed=0):
+    rng = random.Random(seed)
+    return [{"input_ids": [rng.randrange(5, 40) for _ in range(rng.randint(3, 9))], "labels": rng.randrange(3)} for _ in range(n)]
+
+
+@pytest.mark.parametrize("warmup, steps", [(0, 7), (3, 10), (10, 100), (100, 100), (1, 1)])
+def test_schedule_is_that_of_transformers(warmup, steps):
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = get_linear_schedule_with_warmup(optimizer, warmup, steps)
+    for step in range(steps + 3):
+        assert linear_schedule(step, warmup, steps) == pytest.approx(theirs.get_last_lr()[0], abs=1e-12)
+        optimizer.step(), theirs.step()
+
+
+@pytest.mark.parametrize("lengths, kw, chosen", [
+    ([8], {}, 8), ([9], {}, 16), (range(1, 101), {}, 104), (range(1, 101), {"share": 0.5}, 56), ([3000], {"most": 512}, 512),
+    ([10, 10, 10, 90], {"share": 0.7}, 16),
+])  # fmt: skip
+def test_length(lengths, kw, chosen):
+    assert choose_length(list(lengths), **kw) == chosen
+    assert np.mean(np.array(lengths) <= chosen) >= kw.get("share", 0.99) or chosen == kw.get("most")
+
+
+def test_no_inputs_no_length():
+    with pytest.raises(ValueError, match="no inputs"):
+        choose_length([])
+
+
+@pytest.mark.parametrize("name, layer", [
+    ("bert.embeddings.word_embeddings.weight", 0), ("bert.embeddings.LayerNorm.bias", 0), ("bert.encoder.layer.0.output.dense.weight", 1),
+    ("bert.encoder.layer.11.attention.self.query.bias", 12), ("bert.pooler.dense.weight", 13), ("classifier.bias", 13),
+    ("distilbert.transformer.layer.5.ffn.lin1.weight", 6),
+])  # fmt: skip
+def test_layer_of(name, layer):
+    assert layer_of(name, 12) == layer
+
+
+@pytest.mark.parametrize("decay", [1.0, 0.95, 0.5])
+def test_every_parameter_is_in_one_group(decay):
+    net = model()
+    net.bert.embeddings.position_embeddings.weight.requires_grad_(False)
+    groups = layer_groups(net, 1e-3, decay)
+    grouped = [id(p) for group in groups for p in group["params"]]
+    assert sorted(grouped) == sorted(id(p) for p in net.parameters() if p.requires_grad)
+    for group in groups:
+        assert group["lr"] == pytest.approx(1e-3 * decay ** (4 - group["layer"]))
+        assert {p.ndim > 1 for p in group["params"]} == {group["weight_decay"] > 0}
+
+
+class Watch(Callback):
+    def on_step_begin(self, state):
+        self.before = [p.detach().clone() for p in state.params]
+
+    def after_backward(self, state):
+        assert all(map(torch.equal, self.before, state.params)), "the weights were not put back"
+        self.grads = [None if p.grad is None else p.grad.clone() for p in state.params]
+
+
+def gradients(*extra):
+    watch = Watch()
+    fit(model(), rows(), steps=1, lr=0.0, batch_size=24, clip=None, callbacks=[*extra, watch], progress=False)
+    return watch.grads
+
+
+def at(shift):
+    "The gradient with the word embeddings moved by hand."
+    from bertcourse.training import pad
+
+    net = model()
+    table = net.get_input_embeddings().weight
+    batch = pad(rows())
+    net(**batch).loss.backward()
+    first = [p.grad.clone() for p in net.parameters() if p.grad is not None]
+    moved = shift(table)
+    net.zero_grad()
+    with torch.no_grad():
+        table.add_(moved)
+    net(**batch).loss.backward()
+    return first, [p.grad.clone() for p in net.parameters() if p.grad is not None]
+
+
+def test_fgm_adds_the_gradient_at_the_perturbed_embeddings():
+    first, second = at(lambda table: 0.7 * table.grad / table.grad.norm())
+    ours = [g for g in gradients(FGM(0.7)) if g is not None]
+    for a, b, c in zip(first, second, ours, strict=True):
+        torch.testing.assert_close(a + b, c, rtol=1e-4, atol=1e-6)
+
+
+def test_pgd_of_one_step_is_fgm():
+    for a, b in zip(gradients(FGM(0.3)), gradients(PGD(epsilon=1.0, alpha=0.3, steps=1))):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_pgd_stays_in_its_ball():
+    small, large = gradients(PGD(epsilon=0.2, alpha=0.2, steps=4)), gradients(PGD(epsilon=5.0, alpha=0.2, steps=4))
+    assert any(not torch.allclose(a, b) for a, b in zip(small, large))
+    steps = []
+
+    class Spy(PGD):
+        def after_backward(self, state):
+            table, backward = state.model.get_input_embeddings().weight, state.backward
+            start = table.detach().clone()
+
+            def spied():
+                steps.append((table.detach() - start).norm().item())
+                return backward()
+
+            state.backward = spied
+            super().after_backward(state)
+
+    gradients(Spy(epsilon=0.2, alpha=0.15, steps=4))
+    assert len(steps) == 4 and steps[0] == pytest.approx(0.15, rel=1e-3) and max(steps) <= 0.2 + 1e-5
+
+
+@pytest.mark.parametrize("layers", [0, 1, 3])
+def test_reinitialise(layers):
+    net, old = model(), model()
+    reinitialise(net, layers)
+    kept = [torch.equal(a.output.dense.weight, b.output.dense.weight) for a, b in zip(net.bert.encoder.layer, old.bert.encoder.layer)]
+    assert kept == [True] * (3 - layers) + [False] * layers
+    assert not torch.equal(net.bert.pooler.dense.weight, old.bert.pooler.dense.weight)
+    assert torch.equal(net.classifier.weight, old.classifier.weight) and not net.bert.pooler.dense.bias.any()
+
+
+def test_reinitialise_more_than_there_is():
+    with pytest.raises(ValueError, match="4 of 3 layers"):
+        reinitialise(model(), 4)
+
+
+def test_mixup_is_the_plain_loss_in_evaluation_and_blends_in_training():
+    from bertcourse.training import pad
+
+    net, batch = model().eval(), pad(rows())
+    torch.testing.assert_close(Mixup()(net, batch), net(**batch).loss)
+    net.train()
+    losses = set()
+    for seed in range(4):
+        torch.manual_seed(seed)
+        losses.add(round(Mixup(1.0)(net, batch).item(), 6))
+    assert len(losses) == 4
+
+
+def test_layerwise_trains():
+    history = fit(model(), rows(), steps=6, lr=1e-2, optimizer=layerwise(1e-2, 0.5), progress=False)
+    assert history.steps == 6 and all(math.isfinite(x) for x in history.column("loss")[1])
+
+
+@pytest.mark.parametrize("operation", ["replace", "insert", "swap", "delete"])
+def test_eda(operation):
+    words = "a b c d e f g h i j".split()
+    for seed in range(50):
+        made = eda(words, {"c": ["C"], "f": ["F"]}, random.Random(seed), 0.2, [operation])
+        if operation == "replace":
+            assert len(made) == 10 and {m for m, w in zip(made, words) if m != w} <= {"C", "F"}
+        elif operation == "insert":
+            assert len(made) == 12 and [w for w in made if w in words] == words
+        elif operation == "swap":
+            assert sorted(made) == words
+        else:
+            assert made and len(made) <= 10 and [w for w in words if w in made] == made
+    assert words == "a b c d e f g h i j".split()
+
+
+def test_eda_without_synonyms_changes_nothing():
+    assert eda(["a", "b"], {}, random.Random(0), 0.5, ["replace"]) == ["a", "b"]
+
+
+def test_entropy_and_votes():
+    assert entropy(np.array([[1, 0, 0], [1 / 3] * 3])).tolist() == pytest.approx([0, math.log(3)], abs=1e-6)
+    rules = [lambda r: r["a"], lambda r: r["b"], lambda r: r["c"]]
+    cases = [((1, 1, 0), 1), ((0, None, None), 0), ((0, 1, None), None), ((None, None, None), None), ((2, 2, 1), 2)]
+    assert vote(rules, [dict(zip("abc", said)) for said, _ in cases]) == [want for _, want in cases]
