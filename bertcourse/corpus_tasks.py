@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from .corpus import (
-    ADJUNCTS, LANGUAGES, POOLS, ROLES, SCENES, SPLITS, WORLD, Frame, Planned, Pool, Sentence, Thing, Var, documents, split_of,
+    ADJUNCTS, LANGUAGES, POOLS, ROLES, SCENES, WORLD, Frame, Planned, Pool, Sentence, Thing, Var, documents, split_of,
     _POS, _Layout, _Mention, _Story, _Writer, _check, _pool, _read_adjuncts)
 
 # %% auto #0

@@ -5,7 +5,7 @@
 # %% ../nbs/04_2_practice.ipynb #exports-imports
 from __future__ import annotations
 
-import math, random
+import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 

@@ -5,16 +5,18 @@
 # %% ../nbs/04_1_tasks.ipynb #exports-imports
 from __future__ import annotations
 
-import math, re, string, unicodedata
+import math, unicodedata
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.special import softmax
 from torch import Tensor, nn
 from transformers import (
     AutoModelForQuestionAnswering, AutoModelForSequenceClassification, AutoModelForTokenClassification)
@@ -22,9 +24,9 @@ from transformers import (
 from .training import pad
 
 # %% auto #0
-__all__ = ['TASK_TYPES', 'SequenceClassifier', 'outputs', 'Task', 'softmax', 'Classification', 'Regression', 'TokenClassifier',
-           'spans', 'repair', 'span_f1', 'Tagging', 'SpanPredictor', 'best_span', 'answer_tokens', 'answer_scores',
-           'Answering', 'task_of', 'untrained']
+__all__ = ['TASK_TYPES', 'SequenceClassifier', 'outputs', 'Task', 'Classification', 'Regression', 'TokenClassifier', 'spans',
+           'repair', 'span_f1', 'Tagging', 'SpanPredictor', 'best_span', 'answer_tokens', 'answer_scores', 'Answering',
+           'task_of', 'untrained']
 
 # %% ../nbs/04_1_tasks.ipynb #sequence-classifier
 class SequenceClassifier(nn.Module):
@@ -87,7 +89,7 @@ def outputs(
     return found
 
 @dataclass
-class Task:
+class Task(ABC):
     "What fine-tuning needs to know: how rows become inputs, which head is trained, how it is scored."
     tokenizer: Any  # of transformers
     labels: tuple[str, ...] = ()  # names, in the order of their numbers
@@ -121,16 +123,16 @@ class Task:
         encoded = self.encode(rows, labelled=False)
         return self.decode(outputs(model, encoded, self.collate, batch_size), rows, encoded)
 
-    def encode(self, rows, labelled: bool = True) -> list[dict[str, Any]]: raise NotImplementedError
-    def decode(self, found, rows, encoded) -> list[dict[str, Any]]: raise NotImplementedError
-    def score(self, predictions, rows) -> dict[str, float]: raise NotImplementedError
+    @abstractmethod
+    def encode(self, rows, labelled: bool = True) -> list[dict[str, Any]]: "Inputs of the model, one or more for each row."
+
+    @abstractmethod
+    def decode(self, found, rows, encoded) -> list[dict[str, Any]]: "What the outputs say, a prediction for each row."
+
+    @abstractmethod
+    def score(self, predictions, rows) -> dict[str, float]: "How good predictions are, by the rows' labels."
 
 # %% ../nbs/04_1_tasks.ipynb #classification
-def softmax(logits: np.ndarray, axis: int = -1) -> np.ndarray:
-    "Probabilities, safe for large logits."
-    e = np.exp(logits - logits.max(axis, keepdims=True))
-    return e / e.sum(axis, keepdims=True)
-
 def _columns(rows: Any, *names: str) -> list[list[Any]]:
     "Columns of a dataset or of a list of rows."
     if hasattr(rows, "column_names"): return [list(rows[name]) for name in names]
@@ -294,7 +296,7 @@ class Tagging(Task):
         tokens, = _columns(rows, "tokens")
         best = [[(-1, "O", 1.0)] * len(words) for words in tokens]  # a word without pieces is O
         for row, given in zip(encoded, found):
-            p, n = softmax(given["logits"]), len(row["words"])
+            p, n = softmax(given["logits"], axis=-1), len(row["words"])
             for at, word in enumerate(row["words"]):
                 room = min(at, n - 1 - at)
                 if word >= 0 and room > best[row["example"]][word][0]:
@@ -391,7 +393,7 @@ class Answering(Task):
         rows: Any,  # question, context; answers: text and answer_start, empty lists for none
         labelled: bool = True,
     ) -> list[dict[str, Any]]:  # input_ids, token_type_ids, start_positions, end_positions; example, offsets
-        """[CLS] question [SEP] window of the passage [SEP]; long passages become windows that share half of their pieces.
+        """[CLS] question [SEP] window of the passage [SEP]; a long passage becomes several windows that overlap.
 
         Positions are those of the first answer; 0, that is [CLS], where the window does not hold it.
         """

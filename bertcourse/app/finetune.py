@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import json
 import math
 import os
-import re
 import shlex
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -34,12 +32,13 @@ from bertcourse.app.pretrain import (
     SaveEvery,
     Teller,
     Workplace,
-    diverged,
     failed,
     load,
     name_of,
     positive,
+    training,
     whole,
+    writing,
 )
 
 ABOUT = "bertcourse.json"  # what a user of the model has to know beside its configuration
@@ -531,34 +530,18 @@ def train(job: Job, plan: Plan, task: Any, model: Any, data: Data, work: Path, t
           interruption: Interruption) -> Any:  # a History
     """Fine-tune, from the newest checkpoint on if there is one. Raises `UserError` for what a user can mend."""
     from bertcourse.finetuning import FGM, PGD, layerwise
-    from bertcourse.training import NonFiniteLoss, fit
+    from bertcourse.training import fit
     s = job.settings
     attack = {"fgm": FGM, "pgd": PGD}.get(s["adversarial"])
     optimizer = layerwise(plan.lr, s["llrd"], s["weight_decay"]) if s["llrd"] else None
-    interruption.gentle = True
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
-            return fit(
-                model, plan.inputs, dev=inputs(task.encode(data.splits["dev"])),
-                metrics=task.metrics(data.splits["dev"]), better=task.better, epochs=s["epochs"], steps=s["steps"], lr=plan.lr,
-                warmup=s["warmup"], weight_decay=s["weight_decay"], batch_size=s["batch_size"], collate=task.collate,
-                patience=s["patience"], precision=plan.precision, optimizer=optimizer, seed=s["seed"], progress=tell.seen,
-                callbacks=[interruption, Report(plan, tell), *([attack()] if attack else [])], out=work / "training", resume=True,
-                save_every=SaveEvery(min(pretrain.SAVED_EVERY, max(1, plan.steps // 20)), interruption))
-    except NonFiniteLoss as error:
-        raise diverged(str(error).split(",")[0], plan.lr, work / "training" / "best") from None
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "memory" not in str(error).lower():
-            raise
-        raise UserError("there is not enough memory: choose a smaller --batch-size or --max-length",
-                        "内存不够：请调小 --batch-size 或 --max-length") from None
-    except ValueError as error:
-        if "cannot resume" not in str(error):
-            raise
-        said = str(error).splitlines()[0]
-        raise UserError(said, f"无法继续这次训练，请换一个文件夹（{said}）") from None
-    finally:
-        interruption.gentle = False
+    with training(plan.lr, work / "training" / "best", interruption):
+        return fit(
+            model, plan.inputs, dev=inputs(task.encode(data.splits["dev"])),
+            metrics=task.metrics(data.splits["dev"]), better=task.better, epochs=s["epochs"], steps=s["steps"], lr=plan.lr,
+            warmup=s["warmup"], weight_decay=s["weight_decay"], batch_size=s["batch_size"], collate=task.collate,
+            patience=s["patience"], precision=plan.precision, optimizer=optimizer, seed=s["seed"], progress=tell.seen,
+            callbacks=[interruption, Report(plan, tell), *([attack()] if attack else [])], out=work / "training", resume=True,
+            save_every=SaveEvery(min(pretrain.SAVED_EVERY, max(1, plan.steps // 20)), interruption))
 
 
 def evaluate(job: Job, task: Any, model: Any, data: Data, history: Any) -> tuple[dict[str, Any], dict[str, Any]]:  # dev, test
@@ -736,24 +719,6 @@ def summary(out: Path, metrics: Mapping[str, Any], lang: str) -> str:
 
 
 # --- the run ------------------------------------------------------------------------------------------------------
-
-UNWRITTEN = re.compile(r"os error (\d+)|inline_container|iostream|PytorchStreamWriter")  # safetensors; torch
-
-
-@contextlib.contextmanager
-def writing() -> Iterator[None]:
-    """A full disk as `OSError`: torch and safetensors raise exceptions of their own, with none of the system's behind them."""
-    try:
-        yield
-    except (OSError, UserError):
-        raise
-    except Exception as error:
-        found = UNWRITTEN.search(f"{error} {error.__context__ or ''}")
-        if not found:
-            raise
-        code = int(found[1] or errno.ENOSPC)  # torch does not tell why: hardly ever for another reason
-        raise OSError(code, os.strerror(code), "checkpoint") from None
-
 
 def count_steps(job: Job, count: int) -> int:
     """Steps in all. Raises `UserError` when the warm-up leaves none of them."""

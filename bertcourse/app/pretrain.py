@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import json
 import math
 import os
 import platform
+import re
 import shlex
 import shutil
 import signal
@@ -999,16 +1001,23 @@ def train(job: Job, work: Path, tokenizer: Any, pieces: Mapping[str, Any], score
           interruption: Interruption) -> tuple[Any, Any]:  # model, history
     """Pre-train, from the newest checkpoint on if there is one. Raises `UserError` for what a user can mend."""
     from bertcourse.pretraining import pretrain
-    from bertcourse.training import NonFiniteLoss
     recipe = job.recipe
+    with training(recipe.lr, work / "training" / "best", interruption):
+        return pretrain(recipe, tokenizer, pieces["train"], out=work / "training", resume=True, metrics=scores,
+                        callbacks=[interruption, Report(recipe, tell)], progress=tell.seen,
+                        save_every=SaveEvery(min(SAVED_EVERY, max(1, recipe.steps // 20)), interruption))
+
+
+@contextlib.contextmanager
+def training(lr: float, best: Path, interruption: Interruption) -> Iterator[None]:
+    """Ctrl-C waits for a checkpoint, stdout is kept for results, and what a user can mend becomes a `UserError`."""
+    from bertcourse.training import NonFiniteLoss
     interruption.gentle = True
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
-            return pretrain(recipe, tokenizer, pieces["train"], out=work / "training", resume=True, metrics=scores,
-                            callbacks=[interruption, Report(recipe, tell)], progress=tell.seen,
-                            save_every=SaveEvery(min(SAVED_EVERY, max(1, recipe.steps // 20)), interruption))
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
     except NonFiniteLoss as error:
-        raise diverged(str(error).split(",")[0], recipe.lr, work / "training" / "best") from None
+        raise diverged(str(error).split(",")[0], lr, best) from None
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "memory" not in str(error).lower():
             raise
@@ -1021,6 +1030,24 @@ def train(job: Job, work: Path, tokenizer: Any, pieces: Mapping[str, Any], score
         raise UserError(said, f"无法继续这次训练，请换一个文件夹（{said}）") from None
     finally:
         interruption.gentle = False
+
+
+UNWRITTEN = re.compile(r"os error (\d+)|inline_container|iostream|PytorchStreamWriter")  # safetensors; torch
+
+
+@contextlib.contextmanager
+def writing() -> Iterator[None]:
+    """A full disk as `OSError`: torch and safetensors raise exceptions of their own, with none of the system's behind them."""
+    try:
+        yield
+    except (OSError, UserError):
+        raise
+    except Exception as error:
+        found = UNWRITTEN.search(f"{error} {error.__context__ or ''}")
+        if not found:
+            raise
+        code = int(found[1] or errno.ENOSPC)  # torch does not tell why: hardly ever for another reason
+        raise OSError(code, os.strerror(code), "checkpoint") from None
 
 
 def diverged(said: str, lr: float, best: Path) -> Diverged:
@@ -1112,7 +1139,7 @@ def start(args: argparse.Namespace, lang: str, interruption: Interruption, state
     text = tokenizer = None
     if not open_pieces(job, args.out / WORK):
         text, tokenizer = prepare(job, args.out)
-    with Workplace(args.out, interruption) as place:
+    with Workplace(args.out, interruption) as place, writing():
         state["place"] = place
         return work_on(job, args, place, tokenizer, text, tell, interruption)
 
