@@ -9,28 +9,22 @@ where they are what is measured. `--quick` shows that everything works; its figu
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import itertools
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import psutil
+from measuring import BEST, Meter, Rounds, Sample, command, fastest, interleave, measure, rates, ratio, share, train_with_trainer
 
-from bertcourse.app.cli import Parser
-
-FEWEST = 7  # rounds that make a median worth reading
 LONGEST = 128  # pieces of an input, in the recipe of the shipped model
 BATCH = 32
 FACTORS = (1, 10, 100)  # times the text of `scale`
@@ -38,12 +32,9 @@ SCALE_STEPS = 20
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Rounds):
     """How much is measured."""
 
-    threads: int
-    rounds: int = 9
-    quick: bool = False
     steps: int = 60  # of a training run, after the warm-up
     warmup: int = 8  # steps that are not counted: caches fill, memory is allocated
     batches: int = 100  # that a collator makes
@@ -53,69 +44,6 @@ class Settings:
 
 
 QUICK = {"rounds": 1, "steps": 2, "warmup": 1, "batches": 2, "documents": 300, "megabytes": 0.02, "matrix": 256}
-
-
-# --- measuring ----------------------------------------------------------------------------------------------------
-
-
-class Sample(NamedTuple):
-    """Some work, and what it took."""
-
-    amount: float
-    wall: float  # seconds
-    cpu: float  # seconds
-
-
-def cpu_seconds() -> float:
-    """Of this process with all its threads, and of its living children: a data loader's workers."""
-    children = psutil.Process().children()
-    return time.process_time() + sum(sum(child.cpu_times()[:2]) for child in children)
-
-
-def measure(work: Callable[[], float]) -> Sample:
-    """Run what returns the amount of its work."""
-    wall, cpu = time.perf_counter(), cpu_seconds()
-    amount = work()
-    return Sample(amount, time.perf_counter() - wall, cpu_seconds() - cpu)
-
-
-def interleave(arms: Mapping[str, Callable[[], Sample]], rounds: int, warm: bool = True) -> dict[str, list[Sample]]:
-    """Samples of all arms, in turn; every second round backwards, so that a drift of the machine favours none."""
-    samples: dict[str, list[Sample]] = {name: [] for name in arms}
-    for number in range(-warm, rounds):
-        for name in arms if number % 2 == 0 else reversed(arms):
-            sample = arms[name]()
-            if number >= 0:  # the round before the first fills the caches
-                samples[name].append(sample)
-    return samples
-
-
-def rates(samples: Mapping[str, Sequence[Sample]]) -> dict[str, dict[str, Any]]:
-    """Median amount per second of wall clock and of CPU time, by arm."""
-    return {
-        name: {
-            "per_s": statistics.median(s.amount / s.wall for s in row),
-            "per_cpu_s": statistics.median(s.amount / max(s.cpu, 1e-9) for s in row),
-            "samples": [[round(value, 6) for value in s] for s in row],
-        }
-        for name, row in samples.items()
-    }
-
-
-def ratio(arms: Mapping[str, Any], of: str, to: str, goal: float | None = None) -> dict[str, Any]:
-    """How many times as fast one arm is as another, by the medians."""
-    wall, cpu = (arms[of][key] / arms[to][key] for key in ("per_s", "per_cpu_s"))
-    return {"of": of, "to": to, "wall": wall, "cpu": cpu, "goal": goal and f">= {goal}", "met": None if goal is None else wall >= goal}
-
-
-def share(value: float, cpu: float, goal: float | None = None) -> dict[str, Any]:
-    """A part of something, such as of the whole time."""
-    return {"wall": value, "cpu": cpu, "goal": goal and f"< {goal}", "met": None if goal is None else value < goal}
-
-
-def fastest(arms: Mapping[str, Any], begin: str) -> str:
-    """The arm with the highest median among those whose name begins so."""
-    return max((name for name in arms if name.startswith(begin)), key=lambda name: arms[name]["per_s"])
 
 
 # --- what is trained on -------------------------------------------------------------------------------------------
@@ -159,44 +87,6 @@ def padded_row(row: Mapping[str, Any], length: int, pad: int) -> dict[str, Any]:
 # --- loop ---------------------------------------------------------------------------------------------------------
 
 
-class Meter:
-    """Measures a run from the end of its warm-up on, and stops it. A callback of `bertcourse.training.fit`."""
-
-    def __init__(self, settings: Settings):
-        self.first, self.last, self.seen = settings.warmup, settings.warmup + settings.steps, 0
-        self.begin = self.sample = None
-
-    def mark(self, step: int, tokens: float) -> bool:
-        """After a step; `tokens` so far, without padding. True when it was the last."""
-        now = Sample(tokens, time.perf_counter(), cpu_seconds()) if step in (self.first, self.last) else None
-        if step == self.first:
-            self.begin = now
-        elif step == self.last:
-            self.sample = Sample(*(b - a for a, b in zip(self.begin, now, strict=True)))
-        return step == self.last
-
-    def on_step_end(self, state: Any) -> None:
-        """Of our loop."""
-        state.stop = self.mark(state.step, state.tokens)
-
-    def count(self, module: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
-        """A hook before a model's forward pass."""
-        self.seen += int(kwargs["attention_mask"].sum())
-
-    def for_trainer(self, model: Any) -> Any:
-        """The same as a callback of transformers' Trainer, which does not count tokens by itself."""
-        import transformers
-
-        model.register_forward_pre_hook(self.count, with_kwargs=True)
-        meter = self
-
-        class Callback(transformers.TrainerCallback):
-            def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-                control.should_training_stop = meter.mark(state.global_step, meter.seen)
-
-        return Callback()
-
-
 def run_ours(settings: Settings, recipe: Any, tokenizer: Any, pieces: Any) -> Sample:
     """Steps of our own loop, as `bertcourse pretrain` makes them."""
     from bertcourse.pretraining import pretrain
@@ -213,17 +103,10 @@ def run_trainer(settings: Settings, recipe: Any, rows: list, collate: Any, atten
     transformers.set_seed(recipe.seed)
     kind = {"attn_implementation": attention} if attention else {}
     model = transformers.BertForPreTraining._from_config(recipe.config(len(collate.tokenizer)), **kind)
-    meter = Meter(settings)
-    with tempfile.TemporaryDirectory() as folder:
-        args = transformers.TrainingArguments(
-            folder, use_cpu=True, per_device_train_batch_size=recipe.batch_size, max_steps=recipe.steps, learning_rate=recipe.lr,
-            warmup_steps=recipe.warmup, weight_decay=recipe.weight_decay, adam_beta2=recipe.betas[1], max_grad_norm=recipe.clip,
-            save_strategy="no", logging_strategy="no", report_to="none", disable_tqdm=True, seed=recipe.seed, **options)  # fmt: skip
-        callback = meter.for_trainer(model)
-        trainer = transformers.Trainer(model, args, train_dataset=rows, data_collator=collate, callbacks=[callback])
-        trainer.remove_callback(transformers.PrinterCallback)
-        trainer.train()
-    return meter.sample
+    return train_with_trainer(
+        Meter(settings), model, rows, collate, per_device_train_batch_size=recipe.batch_size, max_steps=recipe.steps,
+        learning_rate=recipe.lr, warmup_steps=recipe.warmup, weight_decay=recipe.weight_decay, adam_beta2=recipe.betas[1],
+        max_grad_norm=recipe.clip, seed=recipe.seed, **options)  # fmt: skip
 
 
 def run_multiply(dtype: Any, n: int) -> Sample:
@@ -279,11 +162,9 @@ def loop(settings: Settings) -> dict[str, Any]:
     ours = {f"ours, {name}": replace(recipe, precision=kind) for name, kind in (("fp32", "no"), ("bf16", "bf16"))}
     ours["as shipped, bf16"] = shipped(steps=recipe.steps)  # 25%, rare and whole words
     arms = {name: partial(run_ours, settings, changed, tokenizer, pieces) for name, changed in ours.items()}
-    best = {"train_sampling_strategy": "group_by_length", "optim": "adamw_torch_fused", "logging_nan_inf_filter": False,
-            "remove_unused_columns": False, "dataloader_pin_memory": False}  # fmt: skip
     for bf16, attention, workers in itertools.product((False, True), ("eager", "sdpa"), (0, 2)):
         name = f"Trainer, {'bf16' if bf16 else 'fp32'}, {attention}" + f", {workers} workers" * bool(workers)
-        arms[name] = partial(run_trainer, settings, recipe, rows, collate, attention, bf16=bf16, dataloader_num_workers=workers, **best)
+        arms[name] = partial(run_trainer, settings, recipe, rows, collate, attention, bf16=bf16, dataloader_num_workers=workers, **BEST)
     arms["default Trainer, padded"] = partial(run_trainer, settings, recipe, padded, collate)
     peaks = {"matrix product, fp32": torch.float32, "matrix product, bf16": torch.bfloat16}
     arms |= {name: partial(run_multiply, dtype, settings.matrix) for name, dtype in peaks.items()}
@@ -492,69 +373,9 @@ def scale(settings: Settings) -> dict[str, Any]:
 PARTS = {"loop": loop, "collator": collator, "corpus": corpus, "scale": scale}
 
 
-def read_arguments() -> argparse.Namespace:
-    """What is asked for, checked."""
-    parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (default: all)")
-    parser.add_argument("--rounds", type=int, help=f"default: {Settings.rounds}")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-                        help="default: %(default)s")  # fmt: skip
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
-    parser.add_argument("--quick", action="store_true", help="one round of almost nothing, to see that it works")
-    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if unknown := [part for part in args.parts if part not in PARTS]:
-        parser.error(f"there is no part {unknown[0]!r}: choose from {', '.join(PARTS)}")
-    if args.threads < 1:
-        parser.error(f"--threads is {args.threads}: it must be 1 or more")
-    if args.rounds is not None and args.rounds < (1 if args.quick else FEWEST):
-        parser.error(f"--rounds is {args.rounds}: at least {1 if args.quick else FEWEST} make a median worth reading")
-    if args.json and not (args.json.absolute().parent.is_dir() and not args.json.is_dir()):
-        parser.error(f"--json {args.json}: this cannot be a file, give a name in a folder that exists")
-    return args
-
-
-def lines(found: Mapping[str, Any]) -> Iterator[str]:
-    """The tables of a part."""
-    yield f"{found['unit']:45}{'/ s':>18}{'/ CPU s':>18}"
-    for name, arm in found["arms"].items():
-        yield f"{name:45}{arm['per_s']:18,.1f}{arm['per_cpu_s']:18,.1f}"
-    for kind, form in (("ratios", "17.2f}x"), ("shares", "17.1%} ")):
-        for name, row in found.get(kind, {}).items():
-            goal = f"{'  goal ' + row['goal'] if row['goal'] else ''}{'  MISSED' if row['met'] is False else ''}"
-            yield f"{name:45}" + "".join(("{:" + form).format(row[key]) for key in ("wall", "cpu")) + goal
-    for name, value in found.items():
-        if name not in ("unit", "arms", "ratios", "shares"):
-            yield f"{name}: {json.dumps(json.loads(json.dumps(value), parse_float=lambda digits: float(f'{float(digits):.4g}')))}"
-
-
 def main() -> int:
     """Measure, print the tables, write the JSON."""
-    args = read_arguments()
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):  # before torch and tokenizers look
-        os.environ[name] = str(args.threads)
-    os.environ["TQDM_DISABLE"] = "1"
-    import torch
-
-    from bertcourse.training import write_whole
-
-    torch.set_num_threads(args.threads)
-    if args.child:
-        print(json.dumps(child(args.child)))
-        return 0
-    settings = Settings(args.threads, quick=args.quick, **(QUICK if args.quick else {}))
-    settings = replace(settings, rounds=args.rounds or settings.rounds)
-    machine = {"python": platform.python_version(), "torch": torch.__version__, "system": platform.system(), "cores": os.cpu_count()}
-    found: dict[str, Any] = {"settings": asdict(settings), "machine": machine, "parts": {}}
-    for part in args.parts or PARTS:
-        print(f"\n{part}: {PARTS[part].__doc__}")
-        found["parts"][part] = PARTS[part](settings)
-        print("\n".join(lines(found["parts"][part])), flush=True)
-        if args.json:  # after each part: what is measured is kept
-            text = json.dumps(found, indent=1) + "\n"
-            write_whole(args.json, lambda path: path.write_text(text, encoding="utf-8"))
-    goals = [row["met"] for part in found["parts"].values() for row in (part.get("ratios", {}) | part.get("shares", {})).values()]
-    return int(False in goals and not args.quick)
+    return command(__doc__, PARTS, Settings, QUICK, child)
 
 
 if __name__ == "__main__":

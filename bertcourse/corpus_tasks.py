@@ -137,10 +137,11 @@ def _review(rng: random.Random, value: int, split: str) -> tuple[Planned, str]:
 
 # %% ../nbs/helpers/corpus_tasks.ipynb #statement
 _PERSON, _INSTRUMENT, _ANIMAL = Thing("person", "人", "个", "people"), Thing("instrument", "乐器"), Thing("animal", "动物", "只")
-_NOUNS = {  # kind of statement: what is more general than all of them, the nouns, the acts, what is more general than these
-    "player": (_PERSON, _pool("man 男人 个 men | woman 女人 个 women | boy 男孩 个 | girl 女孩 个").items,
-               POOLS["G"].items, _INSTRUMENT),
-    "animal": (_ANIMAL, POOLS["A"].items, POOLS["I"].items, None),
+_PEOPLE_SORTS = _pool("man 男人 个 men | woman 女人 个 women | boy 男孩 个 | girl 女孩 个").items
+_SORTS = {_PERSON: _PEOPLE_SORTS, _ANIMAL: POOLS["A"].items, _INSTRUMENT: POOLS["G"].items}  # what is more general → what it holds of
+_NOUNS = {  # kind of statement: nouns, acts
+    "player": (_PEOPLE_SORTS, POOLS["G"].items),
+    "creature": ((*_PEOPLE_SORTS, *POOLS["A"].items), POOLS["I"].items),
 }
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ _ENTAILMENT, _NEUTRAL, _CONTRADICTION = range(3)
 
 def _entails(p: _Statement, h: _Statement) -> int:  # the label
     "Natural logic: what holds of a dog holds of an animal; what holds of no animal holds of no dog."
-    def covers(wide, narrow): return wide is narrow or wide in (None, _PERSON, _INSTRUMENT, _ANIMAL)
+    def covers(wide, narrow): return wide is None or wide is narrow or narrow in _SORTS.get(wide, ())
     parts = [(p.act, h.act), (p.place, h.place)] + ([] if p.the else [(p.noun, h.noun)])
     up = all(covers(theirs, ours) for ours, theirs in parts)  # the hypothesis says no more than the premise
     down = all(covers(ours, theirs) for ours, theirs in parts)
@@ -185,22 +186,40 @@ def _entails(p: _Statement, h: _Statement) -> int:  # the label
     return _ENTAILMENT if down else _NEUTRAL
 
 # %% ../nbs/helpers/corpus_tasks.ipynb #logic-pairs
-def _altered(rng: random.Random, thing: Thing, top: Thing | None, things: Sequence[Thing], sorts: bool = True):
-    "A part of the premise and of the hypothesis: equal, wider, narrower or another."
-    how = _pick(rng, ["equal", "wider", "narrower", "another"], [6, 3 * sorts, 3 * sorts, 2])
-    other = _other(rng, things, thing)
-    return {"equal": (thing, thing), "wider": (thing, top), "narrower": (top, thing), "another": (thing, other)}[how]
+def _altered(rng: random.Random, thing: Thing, things: Sequence[Thing]):
+    "A part of the premise and of the hypothesis: equal, wider or narrower, of a sort it is not, or another."
+    top = next((top for top, below in _SORTS.items() if thing in below), None)
+    sorts = [sort for sort in _SORTS if any(other in _SORTS[sort] for other in things)] or [None]
+    wrong = _pick(rng, [sort for sort in sorts if sort is not top] or [top])
+    wider = wrong if rng.random() < 0.4 else top
+    how = _pick(rng, ["equal", "wider", "narrower", "another"], [6, 4, 4, 2])
+    return {"equal": (thing, thing), "wider": (thing, wider), "narrower": (wider, thing),
+            "another": (thing, _other(rng, things, thing))}[how]
 
-def _logic(rng: random.Random, kind: str):  # premise, hypothesis, label, key
-    "Quantifiers, hypernyms, places and negation."
+_UNSEEN = {"train": frozenset(), "validation": frozenset("bat horse drum boy".split()),
+           "test": frozenset("cow rabbit flute trumpet girl".split())}
+
+def _known(things: Sequence[Thing], split: str) -> list[Thing]:
+    "Those that this split may speak of: what another one keeps to itself is left out."
+    others = frozenset().union(*(words for name, words in _UNSEEN.items() if name != split))
+    return [thing for thing in things if thing.en not in others]
+
+def _logic(rng: random.Random, kind: str, split: str):  # premise, hypothesis, label, key
+    "Quantifiers, hypernyms, places and negation; outside of training about somebody or something that training has not."
     the = kind == "the"
-    top, nouns, acts, wide = _NOUNS["player" if the else kind]
-    noun, act, place = _pick(rng, nouns), _pick(rng, acts), _pick(rng, POOLS["L"].items)
-    parts = zip(_altered(rng, noun, top, nouns), _altered(rng, act, wide, acts, sorts=wide is not None),
-                _altered(rng, place, None, POOLS["L"].items))
+    nouns, acts = (_known(things, split) for things in _NOUNS["player" if the else kind])
+    new_nouns, new_acts = ([thing for thing in things if thing.en in _UNSEEN[split]] for things in (nouns, acts))
+    noun = _pick(rng, (not new_acts and new_nouns) or nouns)
+    act, place = _pick(rng, new_acts or acts), _pick(rng, POOLS["L"].items)
+    parts = zip(_altered(rng, noun, nouns), _altered(rng, act, acts) if kind != "creature" else _same_or_other(rng, act, acts),
+                _altered(rng, place, POOLS["L"].items))
     def number(): return 1 if the else _pick(rng, [0, 1, 2, 3, 4, 5], [5, 7, 1, 1, 1, 1])
     p, h = (_Statement(*part, number(), the, not the or rng.random() < 0.5) for part in parts)
-    return p.planned, h.planned, _entails(p, h), f"{noun.en}/{act.en}/{place.en}"
+    return p.planned, h.planned, _entails(p, h), None
+
+def _same_or_other(rng: random.Random, thing: Thing, things: Sequence[Thing]):
+    "An act of premise and hypothesis; mostly the same, for it is about who does it."
+    return thing, _other(rng, things, thing) if rng.random() < 0.2 else thing
 
 # %% ../nbs/helpers/corpus_tasks.ipynb #people-grammar
 _DEEDS = _lines("""
@@ -223,7 +242,7 @@ lives= | {Pa:s} does not live with {Pb:o} .    | {Pa:s} 不 和 {Pb:o} 一起 �
 # %% ../nbs/helpers/corpus_tasks.ipynb #people-pairs
 _PEOPLE, _CITIES, _COUNTRIES = (tuple(things.values()) for things in (WORLD.people, WORLD.cities, WORLD.countries))
 
-def _roles(rng: random.Random, kind: str):  # premise, hypothesis, label, key
+def _roles(rng: random.Random, kind: str, split: str):  # premise, hypothesis, label, key
     "Who did it to whom: the same words in another order mean something else, or not."
     deed = 2 * int(rng.random() * len(_DEEDS) / 2)
     first = _pick(rng, _PEOPLE)
@@ -245,7 +264,7 @@ def _extent(place: Thing, inside: bool) -> frozenset[str]:
     within = {c.en for c in _CITIES if place in (c, c.country)} | ({place.en} if place in _COUNTRIES else set())
     return frozenset(within if inside else everywhere - within)
 
-def _places(rng: random.Random, kind: str):  # premise, hypothesis, label, key
+def _places(rng: random.Random, kind: str, split: str):  # premise, hypothesis, label, key
     "Which city lies in which country: a fact of the world, and nobody lives in two places."
     city, who = _pick(rng, _CITIES), _pick(rng, _PEOPLE)
     places = [city, _pick(rng, [city, city.country, _other(rng, _CITIES, city), _pick(rng, _COUNTRIES)], [2, 6, 2, 4])]
@@ -260,7 +279,7 @@ def _places(rng: random.Random, kind: str):  # premise, hypothesis, label, key
     key = "/".join([who.en, *sorted(place.en for place in places)])
     return (lambda: planned(0, who)), (lambda: planned(1, other)), label if other is who else _NEUTRAL, key
 
-_INFERENCES = {"player": (3, _logic), "animal": (3, _logic), "the": (3, _logic), "roles": (2, _roles), "places": (2, _places)}
+_INFERENCES = {"player": (2, _logic), "creature": (5, _logic), "the": (2, _logic), "roles": (1, _roles), "places": (1, _places)}
 
 # %% ../nbs/helpers/corpus_tasks.ipynb #similarity
 _EVENTS = {kind: ([row for row in rows], slot, mutual) for kind, slot, mutual, rows in [
@@ -579,41 +598,6 @@ def _reading(plan: list[Planned], answer: tuple[int, str] | None, lang: str, rng
     return context, context[start:end], start
 
 # %% ../nbs/helpers/corpus_tasks.ipynb #probing
-_THINKS = frozenset("说 知道 发现 觉得 认为 希望".split())  # verbs that a clause follows
-
-def _clause_ends(sentence: Sentence) -> list[tuple[int, int]]:
-    "Subordinate clauses: first word, and the word behind the last one."
-    words, end = list(sentence), len(sentence) - 1  # the last one is the full stop
-    def until(i, *stop): return next((k for k in range(i, end) if words[k].text in stop), end)
-    found = []
-    for i, word in enumerate(words):
-        text = word.text.lower()
-        if sentence.lang == "en":
-            if text == "although": found.append((i, until(i, ",")))
-            elif text in ("because", "that") and word.pos in ("SCONJ", "PRON"): found.append((i, _relative_end(words, i, end)))
-        elif text == "虽然": found.append((i, until(i, "，")))
-        elif text == "因为": found.append((i, end))
-        elif text in _THINKS and until(i, "，", "。") - i > 2: found.append((i + 1, end))
-        elif word.pos == "VERB" and i + 1 < end and words[i + 1].text == "的" and words[i + 2].pos != "PUNCT":
-            found.append((_relative_start(words, i), i + 1))
-    return found
-
-def _relative_end(words: list, i: int, end: int) -> int:
-    "A relative clause about an object ends before the verb that agrees with its noun: the dog that I saw | was running."
-    if words[i].pos != "PRON": return end
-    return next((k for k in range(i, end) if words[k].by == "agreement" and words[k].pos == "AUX"), end)
-
-def _relative_start(words: list, i: int) -> int:
-    "Before `的`, the clause begins after the last verb, conjunction or mark that does not belong to it."
-    while i > 0 and words[i - 1].pos == "VERB": i -= 1
-    return next((k + 1 for k in range(i - 1, -1, -1)
-                 if words[k].pos in ("PUNCT", "AUX", "VERB", "SCONJ", "CCONJ") or words[k].text == "了"), 0)
-
-def _depths(sentence: Sentence) -> list[int]:
-    "How many subordinate clauses each word stands in."
-    clauses = _clause_ends(sentence)
-    return [sum(a <= i < b for a, b in clauses) for i in range(len(sentence))]
-
 _NUMBER = dict(pair for a, b in ["is are".split(), "was were".split(), "has have".split(), "does do".split()]
                for pair in [(a, b), (b, a)])
 _MEASURES = sorted({thing.mw for pool in ("A", "H", "F", "V", "U", "G") for thing in POOLS[pool].items} - {"", "个"})
@@ -628,6 +612,57 @@ def _disagree(rng: random.Random, sentence: Sentence) -> list[str] | None:
     i = _pick(rng, at)
     words[i] = _NUMBER[words[i]] if sentence.lang == "en" else _other(rng, _MEASURES, words[i])
     return words
+
+# %% ../nbs/helpers/corpus_tasks.ipynb #nested
+_SAYS, _SEES = _lines("thought | 觉得\nsaid | 说\nknew | 知道\nnoticed | 发现"), _lines("saw | 看见\nliked | 喜欢\nloved | 喜爱")
+_DEPTH = 3  # clauses around a word, at most
+_Deep = tuple[list[tuple[str, int]], list[tuple[str, int]]]  # English, Chinese: words and how many clauses each stands in
+
+def _at(depth: int, en: str, zh: str) -> _Deep: return [(w, depth) for w in en.split()], [(w, depth) for w in zh.split()]
+
+def _row_of(*parts: _Deep) -> _Deep: return sum((en for en, _ in parts), []), sum((zh for _, zh in parts), [])
+
+def _that(rng: random.Random, depth: int) -> list[tuple[str, int]]: return [("that", depth)] if rng.random() < 0.4 else []
+
+def _who(rng: random.Random, depth: int) -> _Deep:
+    "Anna; the dog; the dog (that) Anna saw; the dog that saw Anna."
+    if rng.random() < 0.45:
+        person = _pick(rng, _PEOPLE)
+        return _at(depth, person.en, person.zh)
+    noun = _pick(rng, (*POOLS["A"].items, *POOLS["O"].items))
+    en, zh = _at(depth, f"the {noun.en}", f"那 {noun.mw or '个'} {noun.zh}")
+    if depth == _DEPTH or rng.random() < 0.6: return en, zh
+    (verb, verb_zh), (whom, whom_zh) = _pick(rng, _SEES), _who(rng, depth := depth + 1)
+    if rng.random() < 0.65: return en + _that(rng, depth) + whom + [(verb, depth)], whom_zh + [(verb_zh, depth), ("的", depth)] + zh
+    return en + [("that", depth), (verb, depth)] + whom, [(verb_zh, depth)] + whom_zh + [("的", depth)] + zh
+
+def _nested_clause(rng: random.Random, depth: int) -> _Deep:
+    "Somebody does something, sees somebody, or says that …"
+    kind = _pick(rng, ["says", "does", "sees"], [4 * (depth < _DEPTH), 3, 3])
+    if kind == "says":
+        person, (en, zh) = _pick(rng, _PEOPLE), _pick(rng, _SAYS)
+        return _row_of(_at(depth, f"{person.en} {en}", f"{person.zh} {zh}"), (_that(rng, depth + 1), []), _nested_clause(rng, depth + 1))
+    act, sees = _pick(rng, POOLS["I"].items), _pick(rng, _SEES)
+    if kind == "does": return _row_of(_who(rng, depth), _at(depth, f"was {act.ing}", f"在 {act.zh}"))
+    return _row_of(_who(rng, depth), _at(depth, *sees), _who(rng, depth))
+
+def _nested(rng: random.Random) -> _Deep:
+    "A sentence of clauses."
+    how, stop = _pick(rng, ["one", "although", "because"], [2, 1, 1]), _at(0, ".", "。")
+    if how == "one": return _row_of(_nested_clause(rng, 0), stop)
+    if how == "although":
+        return _row_of(_at(1, "although", "虽然"), _nested_clause(rng, 1), _at(0, ",", "， 但是"), _nested_clause(rng, 0), stop)
+    return _row_of(_nested_clause(rng, 0), _at(0, ",", "，"), _at(1, "because", "因为"), _nested_clause(rng, 1), stop)
+
+_ACTORS = {thing.en for thing in (*_PEOPLE, *POOLS["A"].items, *POOLS["O"].items)}
+
+def _depth_row(rng: random.Random, lang: str, split: str) -> tuple[list[str], list[int]] | None:
+    "Words and depths; None for a sentence that is too short or long, or another split's: whoever is in it decides."
+    en, zh = _nested(rng)
+    actors = sorted({word for word, _ in en} & _ACTORS)
+    if not 6 <= len(en) <= 25 or len(actors) < 2 or split_of("/".join(actors)) != split: return None
+    (first, depth), *rest = en if lang == "en" else zh
+    return [first[0].upper() + first[1:], *(word for word, _ in rest)], [depth, *(depth for _, depth in rest)]
 
 # %% ../nbs/helpers/corpus_tasks.ipynb #rows
 _GRADES = ("very negative", "negative", "neutral", "positive", "very positive")
@@ -648,13 +683,13 @@ def _polarity(i: int, rng: random.Random, words: random.Random, lang: str, split
 
 def _nli(i: int, rng: random.Random, words: random.Random, lang: str, split: str) -> dict[str, Any]:
     if (i, split) == (0, "train"):  # the guide's own example
-        pair = (_Statement(_NOUNS["player"][1][0], POOLS["G"].items[0], None), _Statement(_PERSON, _INSTRUMENT, None))
+        pair = (_Statement(_PEOPLE_SORTS[0], POOLS["G"].items[0], None), _Statement(_PERSON, _INSTRUMENT, None))
         premise, hypothesis = (_text(statement.planned(), lang, words) for statement in pair)
         return dict(sentence1=premise, sentence2=hypothesis, label=_entails(*pair), gold=_entails(*pair), kind="player")
     while True:
         kind = _pick(rng, [*_INFERENCES], [weight for weight, _ in _INFERENCES.values()])
-        premise, hypothesis, gold, key = _INFERENCES[kind][1](rng, kind)
-        if gold == i % 3 and split_of(key) == split: break
+        premise, hypothesis, gold, key = _INFERENCES[kind][1](rng, kind, split)
+        if gold == i % 3 and (key is None or split_of(key) == split): break
     return dict(sentence1=_text(premise(), lang, words), sentence2=_text(hypothesis(), lang, words),
                 label=_noisy(rng, "nli", gold, 3), gold=gold, kind=kind)
 
@@ -690,8 +725,11 @@ def _probing(i: int, rng: random.Random, words: random.Random, lang: str, split:
         agreement, wrong = (0, 1, -1)[i % 3], _disagree(rng, sentence)
         if wrong is None and agreement >= 0: continue
         tokens = wrong if agreement == 1 else [word.text for word in sentence]
-        return dict(tokens=tokens, pos=[word.pos for word in sentence], roles=[word.role for word in sentence],
-                    depth=_depths(sentence), agreement=agreement)
+        return dict(tokens=tokens, pos=[word.pos for word in sentence], roles=[word.role for word in sentence], agreement=agreement)
+
+def _depth(i: int, rng: random.Random, words: random.Random, lang: str, split: str) -> dict[str, Any]:
+    while (found := _depth_row(rng, lang, split)) is None: pass
+    return dict(tokens=found[0], depth=found[1])
 
 # %% ../nbs/helpers/corpus_tasks.ipynb #tasks
 @dataclass(frozen=True)
@@ -716,8 +754,9 @@ TOY_TASKS = {
     "ner": ToyTask({"tokens": "words (en), characters (zh)", "ner_tags": "BIO"}, _ner, _TAGS),
     "qa": ToyTask({"id": "split-seed-number", "context": "two stories", "question": "about one of them",
                    "answers": "text and answer_start, empty where there is none", "kind": _EXTRA["kind"]}, _qa),
-    "probing": ToyTask({"tokens": "words", "pos": "part of speech (UD)", "roles": "syntactic role", "depth": "clauses around it",
+    "probing": ToyTask({"tokens": "words", "pos": "part of speech (UD)", "roles": "syntactic role",
                         "agreement": "0: all words agree, 1: one does not, -1: not asked"}, _probing),
+    "depth": ToyTask({"tokens": "words", "depth": "how many clauses it stands in"}, _depth),
 }
 
 def examples(
@@ -747,9 +786,10 @@ SIZES = {"train": 8000, "validation": 1000, "test": 1000}
 def _features(task: str) -> Any:  # datasets.Features
     "The standard types of the columns."
     from datasets import ClassLabel, Features, List, Value
-    text, whole = Value("string"), Value("int64")
+    text = Value("string")
     label = Value("float32") if task == "similarity" else ClassLabel(names=list(TOY_TASKS[task].classes) or ["right", "wrong"])
-    kinds = {"label": label, "gold": label, "agreement": label, "tokens": List(text), "depth": List(whole),
+    kinds = {"label": label, "gold": label, "agreement": label, "tokens": List(text),
+             "depth": List(ClassLabel(names=[str(n) for n in range(_DEPTH + 1)])),
              "ner_tags": List(ClassLabel(names=list(_TAGS))), "pos": List(ClassLabel(names=list(_POS_TAGS))),
              "roles": List(ClassLabel(names=[*sorted(ROLES.values()), "function"])),
              "answers": {"text": List(text), "answer_start": List(Value("int32"))}}
@@ -822,7 +862,7 @@ def _token_scores(column: str, train: Any, test: Any) -> tuple[float, float]:  #
     return sum(y == common for _, y in asked) / len(asked), sum(y == g for (_, y), g in zip(asked, guesses)) / len(asked)
 
 def difficulty(
-    task: str,  # of `TOY_TASKS`; for probing, "pos", "roles", "depth" or "agreement"
+    task: str,  # of `TOY_TASKS`; for probing, "pos", "roles" or "agreement"
     data: Any,  # its datasets.DatasetDict
     lang: str,
 ) -> dict[str, Any]:  # metric, majority, bag of words, ceiling

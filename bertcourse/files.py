@@ -147,8 +147,8 @@ def _choose(task: str, names: Iterable[str], columns: Mapping[str, str], labelle
                            f"有两列都叫 {_cut(twice[0])!r}，请给其中一列改名")
         return chosen
     lost = next(name for name, theirs in found[0].items() if theirs is None)
-    raise at.error(f"no column {lost!r}, only {_list(names)}: say which it is, columns={{\"{lost}\": …}}",
-                   f"没有列 {lost!r}，只有 {_list(names, '、')}，请指明是哪一列，columns={{\"{lost}\": …}}")
+    raise at.error(f"no column {lost!r}, only {_list(names)}: say which, --columns {lost}=… or columns={{\"{lost}\": …}}",
+                   f"没有列 {lost!r}，只有 {_list(names, '、')}，请指明是哪一列：--columns {lost}=… 或 columns={{\"{lost}\": …}}")
 
 # %% ../nbs/helpers/files.ipynb #tables
 _Lines = list[tuple[int, list[str]]]  # number of a row's first line, its fields
@@ -210,8 +210,8 @@ def _positions(task: str, lines: _Lines, labelled: bool, at: _At) -> list[str]:
     front = like_labels(fronts) and not like_labels(backs)
     if labelled and _looks_like_a_name(fronts if front else backs, task in _NUMBERS):
         raise at.error(f"{_list(first)} looks like a header of which no name is known: say which they are, "
-                       f"columns={{\"{shape[0]}\": …}}, or put a header above ({names[0]})",
-                       f"{_list(first, '、')} 像是表头，但没有认得的列名，请用 columns={{\"{shape[0]}\": …}} 指明，"
+                       f"--columns {shape[0]}=… or columns={{\"{shape[0]}\": …}}, or put a header above ({names[0]})",
+                       f"{_list(first, '、')} 像是表头，但没有认得的列名，请用 --columns {shape[0]}=… 或 columns={{\"{shape[0]}\": …}} 指明，"
                        f"或在前面加上表头（{names[1]}）")
     return ["label", *shape[:-1]] if front else [*shape]
 
@@ -445,6 +445,7 @@ class Rows:
     places: list[int | str] = field(default_factory=list)  # of each row: number of its first line, or question's id
     skipped: Counter[str] = field(default_factory=Counter)  # why rows were not used → how many
     moved: int = 0  # answers that were not where the file says
+    _signs: set[str] = field(default_factory=set)
 
     def __len__(self) -> int: return len(self.rows)
 
@@ -471,9 +472,18 @@ class Rows:
             if isinstance(row.get("label"), str): yield i, 0, row["label"]
             for j, tag in enumerate(row.get("ner_tags", ())): yield i, j, tag
 
+    def _disagreement(self, place: int | str, label: Any) -> str | None:
+        "`-` is what SNLI, MultiNLI and OCNLI write where annotators did not agree; beside `+` it would be a class."
+        self._signs |= {label} & {"+", "-"}
+        if len(self._signs) == 2:
+            raise _At(self.path.name, place, self.unit).error(
+                "labels + and -, but - means that annotators did not agree: write words instead",
+                "标签里有 + 和 -，而 - 表示标注者意见不一，请改用文字")
+        return _NO_AGREEMENT if label == "-" else None
+
     def _add(self, place: int | str, row: dict[str, Any]) -> None:
         "Take a row, if it can be used."
-        reason = _NO_AGREEMENT if (self.task, row.get("label")) == ("nli", "-") else None
+        reason = self._disagreement(place, row.get("label")) if self.task in ("nli", "pairs") else None
         if "answers" in row:
             row["answers"], moved = _settled(row["context"], row["answers"])
             self.moved += moved

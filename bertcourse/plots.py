@@ -226,6 +226,7 @@ def plot_heatmaps(
     limits: tuple[float, float] | None = (0, 1),  # what the lightest and darkest colour mean; None: each map's own
     cell: float = 0.3,  # inches
     colour: str = MEASURED,  # of the highest value
+    format: str = "",  # how the value is written into each square, e.g. "{:.2f}"; squares need room for it
     xlabel: str = "", ylabel: str = "",
     zh: str = "", en: str = "",  # caption
 ) -> Figure:
@@ -244,8 +245,10 @@ def plot_heatmaps(
                 raise ValueError(f"map {title!r} is {shape}, its labels {len(rows)}×{len(columns)}")
             low, high = limits or (matrix.min(), matrix.max())
             ax.pcolormesh(matrix, cmap=shades, vmin=low, vmax=high, edgecolors=to_rgba(_GRID, 0.35), linewidth=0.6)
+            for (i, j), value in np.ndenumerate(matrix) if format else ():
+                ax.text(j + 0.5, i + 0.5, format.format(value), ha="center", va="center", fontsize=8.5)
             ax.set_aspect("equal"); ax.invert_yaxis()
-            ax.set_xticks(np.arange(len(columns)) + 0.5, columns, rotation=90)
+            ax.set_xticks(np.arange(len(columns)) + 0.5, columns, rotation=0 if format else 90)
             ax.set_yticks(np.arange(len(rows)) + 0.5, rows)
             ax.tick_params(length=0); ax.set_title(title)
             for side in ax.spines.values(): side.set_visible(False)

@@ -20,7 +20,9 @@ def bench():
     spec = importlib.util.spec_from_file_location("benchmark_pretrain", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look for it
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(SCRIPT.parent)  # where a script finds what the benchmarks share
+        spec.loader.exec_module(module)
     yield module
     del sys.modules[spec.name]
 

@@ -72,6 +72,18 @@ def test_names_of_the_test_set_are_never_so_labelled_in_training():
     assert len(test) > 10 and not {pair for pair in train & test if pair[0] != "New"}
 
 
+@pytest.mark.parametrize("lang, animals", [("en", {"cow", "cows", "rabbit", "rabbits", "flute", "trumpet", "girl", "girls"}), ("zh", set("牛 兔子 笛子 小号 女孩".split()))])
+def test_what_the_test_set_of_nli_asks_about_is_new(lang, animals):
+    def said(row):
+        text = row["sentence1"] + row["sentence2"]
+        return {word for word in animals if (word in text if lang == "zh" else re.search(rf"\b{word}\b", text.lower()))}
+
+    logic = [row for row in rows("nli", 600, lang=lang, split="test") if row["kind"] in ("player", "creature", "the")]
+    assert len(logic) > 300 and sum(bool(said(row)) for row in logic) > 0.9 * len(logic)  # both may say animal or instrument
+    for split in ("train", "validation"):
+        assert not any(said(row) for row in rows("nli", 1500, lang=lang, split=split))
+
+
 @pytest.mark.parametrize("task, share", [("sentiment", 0.05), ("polarity", 0.05), ("nli", 0.03)])
 def test_noise_is_as_stated(task, share):
     found = rows(task, 4000)
@@ -106,7 +118,7 @@ NLI = [  # premise, hypothesis, label: what a reader would say
 @pytest.mark.parametrize("premise, hypothesis, label", NLI)
 def test_natural_logic(premise, hypothesis, label):
     def statement(number, noun, act, place):
-        nouns = {thing.en: thing for thing in corpus_tasks._NOUNS["player"][1]}
+        nouns = {thing.en: thing for thing in corpus_tasks._PEOPLE_SORTS}
         find = {thing.en: thing for letter in ("G", "L") for thing in corpus_tasks.POOLS[letter].items}
         return corpus_tasks._Statement(
             nouns.get(noun, corpus_tasks._PERSON), find.get(act, corpus_tasks._INSTRUMENT), find.get(place), number
@@ -121,7 +133,7 @@ def test_natural_logic(premise, hypothesis, label):
     ((True, "guitar"), (False, "piano"), 1),
 ])  # fmt: skip
 def test_negation_of_a_definite_subject(p, h, label):
-    man = corpus_tasks._NOUNS["player"][1][0]
+    man = corpus_tasks._PEOPLE_SORTS[0]
     acts = {thing.en: thing for thing in corpus_tasks.POOLS["G"].items}
 
     def statement(holds, act):
@@ -165,9 +177,9 @@ def test_bio_is_valid_and_names_have_tags(lang):
 @pytest.mark.parametrize("lang", LANGUAGES)
 def test_probing_rows(lang):
     found = rows("probing", 300, lang=lang)
-    assert {row["agreement"] for row in found} == {-1, 0, 1} and max(depth for row in found for depth in row["depth"]) >= 1
+    assert {row["agreement"] for row in found} == {-1, 0, 1}
     for row in found:
-        assert len({len(row[name]) for name in ("tokens", "pos", "roles", "depth")}) == 1
+        assert len({len(row[name]) for name in ("tokens", "pos", "roles")}) == 1
 
 
 def test_a_word_that_does_not_agree_is_another_word():
@@ -183,36 +195,55 @@ def test_a_word_that_does_not_agree_is_another_word():
                 assert sum(a != w.text for a, w in zip(wrong, sentence)) == 1
 
 
-DEPTHS = {
-    "en": ["Although1 the1 beginning1 of1 Storm1 was1 good1 , he did not enjoy this film .",
-           "The dog that1 Anna1 saw1 in1 the1 park1 was running ."],
-    "zh": ["安娜1 在1 公园1 看见1 的 那 只 狗 在 睡觉 。"],
+ANALYSED = {  # by hand: skeletons, with W for a name or `the`/`那 只` and a noun
+    "en": {r"W \w+ (that )?W was \w+ \.": "W0 v0 t1 W1 was1 v1 .0",
+           r"W (?:saw|liked|loved) W that (?:saw|liked|loved) W \.": "W0 v0 W0 that1 v1 W1 .0",
+           r"W (?:saw|liked|loved) W (that )?W (?:saw|liked|loved) \.": "W0 v0 W0 t1 W1 v1 .0",
+           r"Although W was \w+ , W was \w+ \.": "Although1 W1 was1 v1 ,0 W0 was0 v0 .0",
+           r"W was \w+ , because W was \w+ \.": "W0 was0 v0 ,0 because1 W1 was1 v1 .0"},
+    "zh": {r"W (?:觉得|说|知道|发现) W 在 \w+ 。": "W0 v0 W1 在1 v1 。0",
+           r"W (?:看见|喜欢|喜爱) W (?:看见|喜欢|喜爱) 的 W 。": "W0 v0 W1 v1 的1 W0 。0",
+           r"虽然 W 在 \w+ ， 但是 W 在 \w+ 。": "虽然1 W1 在1 v1 ，0 但是0 W0 在0 v0 。0",
+           r"W 在 \w+ ， 因为 W 在 \w+ 。": "W0 在0 v0 ，0 因为1 W1 在1 v1 。0"},
 }  # fmt: skip
+
+
+def skeleton(row, lang):
+    "The sentence and its depths with every noun phrase as one W, which must have one depth."
+    from bertcourse.corpus import POOLS
+
+    nouns = {vars(thing)[lang] for pool in ("A", "O") for thing in POOLS[pool].items}
+    people = {vars(person)[lang] for person in WORLD.people.values()}
+    tokens, depths, i = [], [], 0
+    while i < len(row["tokens"]):
+        word, depth = row["tokens"][i], row["depth"][i]
+        span = next((n for n in (2, 3) if word.lower() in ("the", "那") and row["tokens"][i + n - 1] in nouns), 1)
+        assert len(set(row["depth"][i : i + span])) == 1, row
+        tokens.append("W" if span > 1 or word in people else word)
+        depths.append(depth)
+        i += span
+    return tokens, depths
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)
 def test_depths(lang):
-    from bertcourse.corpus import documents
-
-    skeletons = {re.sub(r"\d", "", line) for line in DEPTHS[lang]}
-    first = {line.split()[0].rstrip("1") for line in skeletons}
-    assert first
     found = Counter()
-    for doc in documents(1500, lang=lang):
-        for sentence in doc:
-            depths = corpus_tasks._depths(sentence)
-            text = " ".join(word.text for word in sentence)
-            if lang == "en" and re.fullmatch(r"Although the \w+ of \w+ was \w+ , .*", text):
-                comma = [word.text for word in sentence].index(",")
-                assert depths == [1] * comma + [0] * (len(depths) - comma)
-                found["although"] += 1
-            if re.fullmatch(r"The \w+ that \w+ saw \w+ the \w+ (was|were) \w+ \.", text):
-                assert depths[2:8] == [1] * 6 and depths[:2] == [0, 0] and set(depths[8:]) == {0}
-                found["relative"] += 1
-            if lang == "zh" and re.fullmatch(r"\w+ 在 \w+ 看见 的 那 \w+ \w+ 在 \w+ 。", text):
-                assert depths[:4] == [1] * 4 and set(depths[4:]) == {0}
-                found["的"] += 1
-    assert found
+    for row in rows("depth", 3000, lang=lang):
+        tokens, depths = skeleton(row, lang)
+        for pattern, analysis in ANALYSED[lang].items():
+            if match := re.fullmatch(pattern, " ".join(tokens)):
+                expected = [int(word[-1]) for word in analysis.split() if word != "t1" or match[1]]
+                assert depths == expected, row
+                found[pattern] += 1
+        assert depths[-1] == 0 and max(depths) <= 3
+    assert set(found) == set(ANALYSED[lang])
+
+
+def test_depths_are_the_same_in_both_languages():
+    to_en = {person.zh: person.en for person in WORLD.people.values()}
+    for en, zh in zip(rows("depth", 500, lang="en"), rows("depth", 500, lang="zh")):
+        assert sorted((w, d) for w, d in zip(en["tokens"], en["depth"]) if w in to_en.values()) == \
+            sorted((to_en[w], d) for w, d in zip(zh["tokens"], zh["depth"]) if w in to_en)  # fmt: skip
 
 
 def test_dataset_has_standard_features():

@@ -102,6 +102,9 @@ GOOD = {  # task, file, its text, rows, where they stand, what is said after the
                      [pair("甲", "乙", "no"), pair("c", "d", "yes")], [1, 4],
                      '2 rows, JSON lines, sentence1 (premise) + sentence2 (hypothesis) + label (gold_label), 2 labels (no: 1, yes: 1), '
                      '1 skipped: label "-"'),
+    "nobody agrees on a pair": ("pairs", "a.jsonl", lines(pair("a", "b", "-"), pair("c", "d", "yes"), pair("c", "d", "no")),
+                                [pair("c", "d", "yes"), pair("c", "d", "no")], [2, 3],
+                                '2 rows, JSON lines, sentence1 + sentence2 + label, 2 labels (no: 1, yes: 1), 1 skipped: label "-"'),
     "a minus is a label elsewhere": ("classification", "a.tsv", "sentence\tlabel\n-\t-\n", [one("-", "-")], [2], None),
     "labels of JSON": ("classification", "a.json", lines(one("a", 1), one("b", 1.0), one("c", True), one("d", -1), one("e", 0.5)),
                        [one("a", "1"), one("b", "1"), one("c", "true"), one("d", "-1"), one("e", "0.5")], [1, 2, 3, 4, 5], None),
@@ -300,6 +303,7 @@ BAD = {  # task, file, its text, how the sentence begins, or a part of it after 
     "empty": ("sentiment", "a.tsv", "", "…a.tsv holds no rows"),
     "blank": ("sentiment", "a.csv", "\n \n", "…a.csv holds no rows"),
     "an empty array": ("sentiment", "a.json", "[]", "…a.json holds no rows"),
+    "plus and minus": ("pairs", "a.tsv", NLI + "a\tb\t-\nc\td\t+\n", "…a.tsv, line 3: labels + and -, but - means"),
     "nothing agreed on": ("nli", "a.tsv", NLI + "a\tb\t-\n", '…a.tsv holds no rows (1 skipped: label "-"): name'),
     "a spreadsheet": ("sentiment", "a.xlsx", "PK", "a.xlsx: let the name end in .json, .jsonl, .csv, .tsv, after what it holds"),
     "no ending": ("ner", "a", "a O", "a: let the name end in .conll, .txt, .tsv, .bio, .json, .jsonl"),

@@ -159,3 +159,10 @@ def luminance(colour):
 def test_the_three_colours_stand_out_on_light_and_dark(colour, page):
     light, dark = sorted([luminance(colour), luminance(page)], reverse=True)
     assert (light + 0.05) / (dark + 0.05) >= 2.9
+
+
+def test_a_heat_map_writes_its_values_when_asked():
+    def written(form):
+        return {node.text for node in svg(plots.plot_heatmaps({"m": [[0.25, 1]]}, ["a"], ["x", "y"], format=form)).iter()}
+
+    assert {"0.25", "1.00"} <= written("{:.2f}") and not {"0.25", "1.00"} & written("")

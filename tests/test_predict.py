@@ -242,6 +242,21 @@ def test_nothing_in_nothing_out(models, monkeypatch, tmp_path):
     in_both_languages(monkeypatch, "empty.txt is empty", models["classification"], tmp_path / "empty.txt")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no pseudo-terminals")
+def test_who_types_a_line_gets_its_answer_at_once(models):
+    here, there = os.openpty()
+    env = os.environ | {"OMP_NUM_THREADS": "1", "LC_ALL": "en_US.UTF-8"}
+    command = [sys.executable, "-m", "bertcourse.app.cli", "predict", str(models["ner"])]
+    with subprocess.Popen(command, stdin=there, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env) as process:
+        for _ in range(2):
+            os.write(here, b"Anna saw Ben .\n")
+            assert len(json.loads(process.stdout.readline())["tags"]) == 4  # and nobody has said that it was the last
+        os.write(here, b"\x04")
+        assert process.wait(60) == 0
+    os.close(here)
+    os.close(there)
+
+
 def test_a_batch_is_written_before_the_next_is_read(models):
     env = os.environ | {"LC_ALL": "C", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "bertcourse.app.cli", "predict", str(models["classification"]), "--batch-size", "2"]

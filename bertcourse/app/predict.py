@@ -288,9 +288,10 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
             predictor = open_model(args.model)
             predictor.model.to("cuda" if torch.cuda.is_available() else "cpu")
             rows = rows_of(predictor, lines, "" if args.file == "-" else Path(args.file).name)
+            somebody_types = args.file == "-" and sys.stdin.isatty()  # and waits for the answer to each line
             with writing(args.out) as out:
                 count = 0
-                for batch in predict(predictor, rows, args.model, args.batch_size, args.scores):
+                for batch in predict(predictor, rows, args.model, 1 if somebody_types else args.batch_size, args.scores):
                     out.write(text_of(batch, args.model))
                     out.flush()  # for whoever waits at the other end of a pipe
                     count += len(batch)

@@ -1,0 +1,63 @@
+"""`benchmarks/real.py` runs what it shows, reads the scores that are printed, and reports a missed goal as missed."""
+
+import importlib.util
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "real.py"
+SAID = "epoch 1, step 9 of 9: loss 0.1; dev: accuracy 12.5%, macro_f1 9.9%\ndev: f1 1.5%, accuracy 86.9%, macro_f1 88.1%\n"
+
+
+@pytest.fixture(scope="module")
+def real():
+    spec = importlib.util.spec_from_file_location("benchmark_real", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look for it
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+def test_what_is_shown_is_what_runs(real, tmp_path):
+    for name in real.RUNS:
+        shown = real.shown(name).replace("$DATA", str(tmp_path)).replace("$MINILM", "/models/minilm")
+        assert shlex.split(shown) == ["bertcourse", *real.command(name, Path("/models/minilm"), tmp_path)]
+
+
+def test_scores_are_those_printed_last(real):
+    assert real.score("sst2", SAID) == 86.9 and real.score("wnut17", SAID) == 1.5  # and not macro_f1
+    assert "missed" in real.verdict("sst2", 86.9) and "met" in real.verdict("sst2", 87.0) and real.verdict("ocnli", 1.0) == ""
+
+
+def test_articles_are_split_and_none_is_lost(real, tmp_path):
+    (tmp_path / "xquad").mkdir()
+    articles = [{"title": str(i), "paragraphs": []} for i in range(48)]
+    (tmp_path / "xquad/xquad.en.json").write_text(json.dumps({"version": "1.1", "data": articles}))
+    real.split_xquad(tmp_path, tmp_path)
+    parts = [json.loads((tmp_path / name).read_text()) for name in real.SPLIT]
+    assert [len(part["data"]) for part in parts] == [38, 10] and parts[0]["data"] + parts[1]["data"] == articles
+
+
+def test_report_holds_commands_outputs_and_verdict(real, tmp_path, monkeypatch):
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    for file in {file for run in real.RUNS.values() for file in run.files}:
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text("")
+    monkeypatch.setattr(real, "unknown", lambda *_: 0.5)
+    text = "\n".join(real.report(tmp_path, tmp_path, {name: SAID for name in real.RUNS}))
+    assert all(real.shown(name) in text for name in real.RUNS) and text.count(SAID.strip()) == len(real.RUNS)
+    assert "Goal 87%: missed with 86.9%." in text and str(tmp_path) not in text
+
+
+@pytest.mark.parametrize("args, said", [
+    ([], "--checkpoint"), (["--checkpoint", ".", "--data", ".", "--work", "w"], "model.safetensors"),
+])  # fmt: skip
+def test_bad_input_is_one_sentence(args, said, tmp_path):
+    done = subprocess.run([sys.executable, str(SCRIPT), *args], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2 and said in done.stderr and len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "w").exists()
