@@ -26,7 +26,8 @@ CHAPTERS = {  # a test asks for a row for every notebook of a chapter
     "03_pretraining": ANY.plus("accelerate", "tokenizers", "safetensors",
                                assets=("tiny-bert", "experiments/3.1-masking-mixes.json")),
     "04_1_tasks": ANY.plus("accelerate", "datasets", "tokenizers", "safetensors", "scikit-learn", "scipy",
-                           assets=("tiny-bert", "experiments/4.1-worth-pretraining.json", "experiments/4.1-training-size.json")),
+                           assets=("tiny-bert", "experiments/4.1-worth-pretraining.json", "experiments/4.1-training-size.json",
+                                   "experiments/4.1-full-runs.json")),
     "04_2_practice": ANY.plus("accelerate", "datasets", "tokenizers", "safetensors", "scikit-learn", "scipy",
                               assets=("tiny-bert", *(f"experiments/4.3-{name}.json" for name in
                                                      ("grid", "remedies", "active-learning", "weak-supervision")))),
