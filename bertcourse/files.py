@@ -445,7 +445,7 @@ class Rows:
     places: list[int | str] = field(default_factory=list)  # of each row: number of its first line, or question's id
     skipped: Counter[str] = field(default_factory=Counter)  # why rows were not used → how many
     moved: int = 0  # answers that were not where the file says
-    _signs: set[str] = field(default_factory=set)
+    _signs: set[str] = field(default_factory=set, init=False)  # which of + and - were labels
 
     def __len__(self) -> int: return len(self.rows)
 

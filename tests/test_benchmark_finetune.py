@@ -1,17 +1,14 @@
 """What the benchmark of fine-tuning compares is comparable, and its inputs are as long as it says. How fast things are is not tested."""
 
-import importlib.util
 import itertools
 import json
 import os
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import scripts
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "finetune.py"
 DATA = os.environ.get("BERTCOURSE_DATA")
 KINDS = [", ".join(pair) for pair in itertools.product(("fp32", "bf16"), ("eager", "sdpa"))]
 SIDES = {"ours": "ours, {}", "Trainer": "Trainer, {}", "workers": "Trainer, {}, 2 workers"}
@@ -20,15 +17,8 @@ PADDED = ["padded to 128, default Trainer", "padded to 128, ours"]
 
 @pytest.fixture(scope="module")
 def bench():
-    "The script as a module."
-    spec = importlib.util.spec_from_file_location("benchmark_finetune", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look for it
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(SCRIPT.parent)  # where a script finds what the benchmarks share
-        spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    with scripts.loaded("finetune") as module:
+        yield module
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +30,7 @@ def tokenizer():
 
 def run(*args, **kwargs):
     "The script, on one thread."
-    return subprocess.run([sys.executable, str(SCRIPT), "--threads", "1", *map(str, args)], capture_output=True, text=True, **kwargs)
+    return scripts.run("finetune", "--threads", 1, *args, **kwargs)
 
 
 # --- the script ---------------------------------------------------------------------------------------------------

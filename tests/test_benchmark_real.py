@@ -1,26 +1,19 @@
 """`benchmarks/real.py` runs what it shows, reads the scores that are printed, and reports a missed goal as missed."""
 
-import importlib.util
 import json
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import scripts
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "real.py"
 SAID = "epoch 1, step 9 of 9: loss 0.1; dev: accuracy 12.5%, macro_f1 9.9%\ndev: f1 1.5%, accuracy 86.9%, macro_f1 88.1%\n"
 
 
 @pytest.fixture(scope="module")
 def real():
-    spec = importlib.util.spec_from_file_location("benchmark_real", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look for it
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    with scripts.loaded("real") as module:
+        yield module
 
 
 def test_what_is_shown_is_what_runs(real, tmp_path):
@@ -58,6 +51,6 @@ def test_report_holds_commands_outputs_and_verdict(real, tmp_path, monkeypatch):
     ([], "--checkpoint"), (["--checkpoint", ".", "--data", ".", "--work", "w"], "model.safetensors"),
 ])  # fmt: skip
 def test_bad_input_is_one_sentence(args, said, tmp_path):
-    done = subprocess.run([sys.executable, str(SCRIPT), *args], capture_output=True, text=True, cwd=tmp_path)
+    done = scripts.run("real", *args, cwd=tmp_path)
     assert done.returncode == 2 and said in done.stderr and len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "w").exists()

@@ -1,30 +1,18 @@
 """What the benchmarks of pre-training compare is comparable, and their figures are medians. How fast things are is not tested."""
 
-import importlib.util
 import json
 import statistics
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "pretrain.py"
+import scripts
 
 
 @pytest.fixture(scope="module")
 def bench():
-    "The script as a module."
-    spec = importlib.util.spec_from_file_location("benchmark_pretrain", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look for it
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(SCRIPT.parent)  # where a script finds what the benchmarks share
-        spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    with scripts.loaded("pretrain") as module:
+        yield module
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +24,7 @@ def tokenizer():
 
 def run(*args, **kwargs):
     "The script, on one thread."
-    return subprocess.run([sys.executable, str(SCRIPT), "--threads", "1", *map(str, args)], capture_output=True, text=True, **kwargs)
+    return scripts.run("pretrain", "--threads", 1, *args, **kwargs)
 
 
 def test_collator_writes_all_arms(tmp_path):
