@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse, datetime, hashlib, importlib.util, json, os, platform, statistics, sys, time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,8 @@ from .assets import asset
 from .languages import bilingual
 
 # %% auto #0
-__all__ = ['Recording', 'recorded', 'fingerprint', 'source', 'load', 'run_one', 'processor', 'run', 'stale', 'outside', 'timing',
-           'main']
+__all__ = ['Recording', 'recorded', 'fingerprint', 'source', 'load', 'run_one', 'once', 'processor', 'run', 'stale', 'outside',
+           'timing', 'main']
 
 # %% ../nbs/helpers/experiments.ipynb #recording
 @dataclass(frozen=True)
@@ -100,6 +101,16 @@ def run_one(path: Path, arm: str, seed: int, threads: int = 1) -> dict[str, Any]
     scores = load(path).run(arm, seed)
     return {"arm": arm, "seed": seed, "seconds": round(time.perf_counter() - start, 2)} | scores
 
+_MADE: dict[Any, Any] = {}
+
+def once(
+    key: Any,  # hashable: the experiment and what is made
+    make: Callable[[], Any],
+) -> Any:
+    "What `make` gives, made only once in this process. It must depend on the key alone, and nobody may change it."
+    if key not in _MADE: _MADE[key] = make()
+    return _MADE[key]
+
 def _machine(threads: int) -> dict[str, Any]:
     import torch
     return {"cpu": processor(), "cores": os.cpu_count(), "threads": threads,
@@ -112,28 +123,44 @@ def processor() -> str:  # e.g. "AMD EPYC 9005"
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
 
+def _rows_so_far(
+    path: Path,  # beside the experiment
+    identity: dict[str, str],  # code and data
+) -> tuple[list[dict[str, Any]], float]:  # rows, seconds
+    "What an interrupted run has left, if code and data are the same; begins the file otherwise."
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    whole = [json.loads(line) for line in lines if line.endswith("\n")]  # a killed run may leave half a line
+    if not whole or whole[0] != identity: whole = [identity]
+    path.write_text("".join(json.dumps(line) + "\n" for line in whole), encoding="utf-8")
+    return [line["row"] for line in whole[1:]], whole[-1].get("after", 0.0)
+
 def run(
     id: str,  # of an experiment
     folder: Path | None = None,  # where experiments lie
     processes: int = 2,  # at a time, each with one thread
 ) -> Recording:
-    "Run an experiment and store what it gave beside it, all or nothing."
-    path, start = source(id, folder), time.perf_counter()
+    "Run an experiment and store what it gave beside it, all or nothing. An interrupted run goes on where it was."
+    path = source(id, folder)
     experiment = load(path)
-    jobs = [(path, arm, seed) for seed in experiment.SEEDS for arm in experiment.ARMS]
-    with ProcessPoolExecutor(processes) as pool:
-        rows = []
-        for row in pool.map(run_one, *zip(*jobs)):
+    identity = {"code": fingerprint(path.read_text(encoding="utf-8")), "data": experiment.data_fingerprint()}
+    kept = path.with_suffix(".rows.jsonl")
+    rows, before = _rows_so_far(kept, identity)
+    start, done = time.perf_counter() - before, {(row["arm"], row["seed"]) for row in rows}
+    jobs = [(path, arm, seed) for seed in experiment.SEEDS for arm in experiment.ARMS if (arm, seed) not in done]
+    with ProcessPoolExecutor(processes) as pool, kept.open("a", encoding="utf-8") as file:
+        for row in pool.map(run_one, *zip(*jobs)) if jobs else ():
             rows.append(row)
+            file.write(json.dumps({"row": row, "after": round(time.perf_counter() - start, 1)}) + "\n")
+            file.flush()
             print(json.dumps(row), flush=True)
     rows.sort(key=lambda row: (list(experiment.ARMS).index(row["arm"]), row["seed"]))
-    result = Recording(id, rows, experiment.CONFIG, _machine(threads=1), fingerprint(path.read_text(encoding="utf-8")),
-                       experiment.data_fingerprint(), datetime.date.today().isoformat(),
-                       round(time.perf_counter() - start, 1))
+    result = Recording(id, rows, experiment.CONFIG, _machine(threads=1), **identity, date=datetime.date.today().isoformat(),
+                       seconds=round(time.perf_counter() - start, 1))
     target = path.with_suffix(".json")
     partial = target.with_suffix(".json.partial")
     partial.write_text(json.dumps(result.__dict__, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(partial, target)
+    kept.unlink()
     return result
 
 # %% ../nbs/helpers/experiments.ipynb #again

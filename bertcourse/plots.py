@@ -19,7 +19,7 @@ from .languages import bilingual
 
 # %% auto #0
 __all__ = ['GUIDE', 'SOURCE', 'MEASURED', 'PALETTE', 'FONTS', 'style', 'Figure', 'axes', 'dress', 'plot_lines', 'plot_bars',
-           'plot_stacked', 'plot_heatmaps', 'tint', 'token_grid', 'table']
+           'plot_stacked', 'plot_dots', 'plot_heatmaps', 'tint', 'token_grid', 'table']
 
 # %% ../nbs/helpers/plots.ipynb #style
 GUIDE, SOURCE, MEASURED = "#D55E00", "#0072B2", "#009E73"  # the guide says, the source says, measured here
@@ -215,6 +215,41 @@ def plot_stacked(
         dress(ax, **labels)
         ax.legend(ncols=min(len(kinds), 4), loc="lower left", bbox_to_anchor=(0, 1.0), handlelength=1, handleheight=1,
                   columnspacing=1.2, borderaxespad=0.2)
+    return Figure(figure, zh, en)
+
+# %% ../nbs/helpers/plots.ipynb #dots
+def plot_dots(
+    panels: Mapping[str, Mapping[str, Sequence[float]]],  # title → label → values, the same labels in each
+    *,
+    marks: Mapping[str, tuple[float, str]] = {},  # title → (where, what) of a dashed line
+    colours: Sequence[str] | str = MEASURED,
+    format: str = "{:.3f}",  # how the mean is written; "" for not at all
+    size: tuple[float, float] | None = None,  # inches
+    zh: str = "", en: str = "",  # caption
+    **labels: Any,  # xlabel: see `dress`
+) -> Figure:
+    "Every value a dot, each row's mean a bar, panels side by side. ValueError when panels have other labels."
+    names = list(next(iter(panels.values())))
+    for title, rows in panels.items():
+        if list(rows) != names: raise ValueError(f"panel {title!r} has rows {', '.join(rows)}, the first {', '.join(names)}")
+    colours = [colours] * len(names) if isinstance(colours, str) else list(colours)
+    figure, axs = axes(1, len(panels), size or (1.6 + 2.9 * len(panels), 0.95 + 0.3 * len(names)), squeeze=False, sharey=True)
+    with style():
+        for ax, (title, rows) in zip(axs[0], panels.items()):
+            for i, (values, colour) in enumerate(zip(rows.values(), colours)):
+                mean = float(np.mean(values))
+                ax.plot(values, [i] * len(values), "o", color=colour, alpha=0.55, markersize=5, markeredgewidth=0)
+                ax.plot([mean, mean], [i - 0.32, i + 0.32], color=_INK, linewidth=1.6)
+                if format: ax.annotate(format.format(mean), (1, i), xycoords=("axes fraction", "data"), xytext=(4, -3),
+                                       textcoords="offset points", fontsize=8.5)
+            if title in marks:
+                where, what = marks[title]
+                ax.axvline(where, color=_GRID, linewidth=1, linestyle="--")
+                ax.annotate(what, (where, 1), xycoords=("data", "axes fraction"), xytext=(-3, 3), textcoords="offset points",
+                            fontsize=8.5, ha="right")
+            dress(ax, title=title, **labels).grid(axis="x")
+            ax.tick_params(axis="y", length=0); ax.margins(x=0.08)
+        axs[0, 0].set_yticks(range(len(names)), names); axs[0, 0].set_ylim(len(names) - 0.5, -0.6)
     return Figure(figure, zh, en)
 
 # %% ../nbs/helpers/plots.ipynb #heatmap

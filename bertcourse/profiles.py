@@ -238,11 +238,13 @@ def _student(teacher: Any) -> Any:
     layers, width, heads = teacher.num_hidden_layers, teacher.hidden_size, teacher.num_attention_heads
     if (layers, width) == (12, 768): layers, width, inner = 4, 312, 1200  # TinyBERT-4
     else:
-        layers, width = max(1, layers // 2), max(1, width // 2 // heads) * heads
+        layers, width = max(1, layers // 2), max(1, width // 3 // heads) * heads
         inner = 4 * width
+    names = ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range", "type_vocab_size")
+    like = {name: value for name in names if (value := getattr(teacher, name, None)) is not None}
     return BertConfig(vocab_size=teacher.vocab_size, pad_token_id=teacher.pad_token_id,
                       max_position_embeddings=teacher.max_position_embeddings, num_hidden_layers=layers,
-                      hidden_size=width, num_attention_heads=heads, intermediate_size=inner)
+                      hidden_size=width, num_attention_heads=heads, intermediate_size=inner, **like)
 
 # %% ../nbs/helpers/profiles.ipynb #tasks
 def toy_text(

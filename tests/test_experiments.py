@@ -42,6 +42,29 @@ def test_a_failing_arm_leaves_the_old_recording(folder):
     assert (folder / "toy.json").read_bytes() == before
 
 
+def test_an_interrupted_run_goes_on(folder):
+    failing = TOY.replace('    return {"accuracy"', '    from pathlib import Path\n    if seed == 2 and not Path(__file__).with_name("go").exists(): 1 / 0\n'
+                          '    return {"accuracy"')  # fmt: skip
+    (folder / "toy.py").write_text(failing)
+    with pytest.raises(ZeroDivisionError):
+        experiments.run("toy", folder)
+    kept = folder / "toy.rows.jsonl"
+    lines = kept.read_text().splitlines()
+    assert len(lines) == 5 and not (folder / "toy.json").exists()
+    first = json.loads(lines[1])
+    first["row"]["seconds"] = 1234.0  # to tell it from one that is run again
+    kept.write_text("\n".join([lines[0], json.dumps(first), *lines[2:]]) + '\n{"row": {"arm"')  # killed while it wrote
+    (folder / "go").touch()
+    result = experiments.run("toy", folder)
+    assert len(result.rows) == 6 and result.rows[0]["seconds"] == 1234.0 and not kept.exists()
+    assert result.scores("accuracy") == experiments.run("toy", folder).scores("accuracy")
+
+
+def test_rows_of_other_code_are_not_kept(folder):
+    (folder / "toy.rows.jsonl").write_text('{"code": "x", "data": "data-1"}\n{"row": {"arm": "low", "seed": 0, "accuracy": 9.0}, "after": 1}\n')
+    assert max(experiments.run("toy", folder).scores("accuracy")["low"]) < 1
+
+
 def test_stale_code_and_data_are_named(folder):
     result = experiments.run("toy", folder)
     assert experiments.stale(result, folder / "toy.py") == ""

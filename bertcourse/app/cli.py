@@ -23,6 +23,8 @@ COMMANDS = {  # name: one line of help; the module is bertcourse.app.<name>
     "doctor": "tell whether this machine can run the course, and what mends it",
     "pretrain": "pre-train a BERT on your own text, or on the toy world",
     "finetune": "fine-tune a BERT on labelled files of your own",
+    "distill": "train a small model to answer as a fine-tuned one does",
+    "augment": "make more training rows out of those of a file, as TinyBERT does",
     "predict": "tell what a fine-tuned model says of each line of a file or a pipe",
 }
 

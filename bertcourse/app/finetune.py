@@ -16,7 +16,7 @@ import shlex
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -123,17 +123,27 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def check_arguments(args: argparse.Namespace) -> None:
     """What can be said before anything heavy is imported. Raises `UserError`."""
+    check_given(args, "finetune", NEEDED)
+    check_files(given_files(args).values())
+
+
+def check_given(args: argparse.Namespace, command: str, needed: Sequence[str]) -> None:
+    """One process, all that is needed, a seed that there is. Raises `UserError`."""
     if os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
         raise UserError("this command runs in one process: for several, call bertcourse.training.fit in a script",
                         "这个命令只用一个进程：要用多个进程，请在脚本里调用 bertcourse.training.fit")
-    absent = [f"--{name}" for name in NEEDED if getattr(args, name) is None]
+    absent = [f"--{name}" for name in needed if getattr(args, name) is None]
     if absent and not args.resume:
-        raise UserError(f"{', '.join(absent)} must be given: see `bertcourse finetune --help`",
-                        f"缺少 {'、'.join(absent)}：请看 `bertcourse finetune --help`")
+        raise UserError(f"{', '.join(absent)} must be given: see `bertcourse {command} --help`",
+                        f"缺少 {'、'.join(absent)}：请看 `bertcourse {command} --help`")
     if args.seed is not None and args.seed >= 2**32:
         raise UserError(f"--seed must be below 2^32, not {args.seed}", f"--seed 应小于 2^32，不能是 {args.seed}")
+
+
+def check_files(files: Iterable[Path]) -> None:
+    """Raises `UserError` unless they are regular files, each another."""
     seen: dict[Path, Path] = {}
-    for file in given_files(args).values():
+    for file in files:
         if str(file) == "-" or (file.exists() and not file.is_file() and not file.is_dir()):
             raise UserError(f"{file} can be read only once: save it in a file first", f"{file} 只能读一遍：请先存成文件")
         if file.is_dir() or not file.exists():
@@ -153,7 +163,8 @@ def given_files(args: argparse.Namespace) -> dict[str, Path]:
 
 def is_ours(metrics: Mapping[str, Any]) -> bool:
     """Are these the metrics of a run of this command?"""
-    return metrics.get("task") in TASKS and all(isinstance(metrics.get(name), dict) for name in ("dev", "data", "settings"))
+    tables = ("dev", "data", "settings")
+    return metrics.get("task") in TASKS and "method" not in metrics and all(isinstance(metrics.get(name), dict) for name in tables)
 
 
 def look_at(out: Path, resume: bool) -> str:
@@ -240,11 +251,16 @@ def recorded(args: argparse.Namespace) -> Job:
                         f"{args.out / WORK} 没有记下那次训练是什么：请删除后重新开始")
     job = Job(**was)
     compare(args, was)
+    check_unchanged(args.out, job)
+    return job
+
+
+def check_unchanged(out: Path, job: Any) -> None:
+    """Raises `UserError` if a file is no longer what the run in `out` began with."""
     for file in job.files:
         path = Path(job.paths[file["option"]])
         if not path.is_file() or file_digest(path) != file["sha256"]:
-            raise other_file(args.out, path.name)
-    return job
+            raise other_file(out, path.name)
 
 
 def compare(args: argparse.Namespace, was: Mapping[str, Any]) -> None:
@@ -255,15 +271,20 @@ def compare(args: argparse.Namespace, was: Mapping[str, Any]) -> None:
     if args.model is not None:
         model = place_of(args.model)
         changed.append(("model", was["model"], model if Path(was["model"]).is_absolute() else base_name(model)))
-    for name, old, new in changed:
+    check_same(args.out, changed, given_files(args), was["files"])
+
+
+def check_same(out: Path, options: Iterable[tuple[str, Any, Any]], given: Mapping[str, Path], known: Sequence[Mapping[str, Any]]) -> None:
+    """Raises `UserError` for an option (name, what it was, what it is) or a file that is not that of the run in `out`."""
+    for name, old, new in options:
         if old != new:
             name = name.replace("_", "-")
-            raise UserError(f"the run in {args.out} has another --{name} ({old}, not {new}): leave the option out, or choose "
-                            "another folder", f"{args.out} 里的训练用的是另一个 --{name}（{old}，不是 {new}）：请去掉这个选项，或换一个文件夹")
-    known = {file["option"]: file["sha256"] for file in was["files"]}
-    for option, file in given_files(args).items():
-        if file_digest(file) != known.get(option):
-            raise other_file(args.out, file.name)
+            raise UserError(f"the run in {out} has another --{name} ({old}, not {new}): leave the option out, or choose "
+                            "another folder", f"{out} 里的训练用的是另一个 --{name}（{old}，不是 {new}）：请去掉这个选项，或换一个文件夹")
+    digests = {file["option"]: file["sha256"] for file in known}
+    for option, file in given.items():
+        if file_digest(file) != digests.get(option):
+            raise other_file(out, file.name)
 
 
 def other_file(out: Path, name: str) -> UserError:
@@ -301,9 +322,14 @@ def read(job: Job, tell: Narrator) -> Data:
     """Read the files, say what they are, hold out some of the training rows if there is no `--dev`. Raises `UserError`."""
     from bertcourse import files
     named = {SPLITS[option]: path for option, path in job.paths.items()}
-    rows = files.read_all(job.task, named, job.settings["columns"] or None)
-    found = files.as_dataset(job.task, rows)
-    splits = {option: found[SPLITS[option]] for option in job.paths}
+    return understand(job, files.read_all(job.task, named, job.settings["columns"] or None), tell)
+
+
+def understand(job: Any, rows: Mapping[str, Any], tell: Narrator, classes: Sequence[str] | None = None) -> Data:
+    """The same from what was read, by split; `classes` are those of a trained model. Raises `UserError`."""
+    from bertcourse import files
+    found = files.as_dataset(job.task, rows, classes)
+    splits = {option: found[split] for option, split in SPLITS.items() if split in found}
     for option in splits:
         understood = rows[SPLITS[option]].understood
         tell.state(understood.en, understood.zh)
@@ -313,8 +339,9 @@ def read(job: Job, tell: Narrator) -> Data:
         tell.state(f"no --dev: {len(splits['dev']):,} rows of the training file are held out for it (seed {job.settings['seed']}), "
                    f"{len(splits['train']):,} are left",
                    f"没有 --dev：从训练文件里留出 {len(splits['dev']):,} 条（种子 {job.settings['seed']}），剩下 {len(splits['train']):,} 条训练")
-    return Data(splits, {option: rows[SPLITS[option]].skipped.total() for option in job.paths},
-                {option: rows[SPLITS[option]].moved for option in job.paths}, held_out)
+    parts = {option: rows[split] for option, split in SPLITS.items() if split in rows}
+    return Data(splits, {option: part.skipped.total() for option, part in parts.items()},
+                {option: part.moved for option, part in parts.items()}, held_out)
 
 
 def hold_out(train: Any, seed: int, name: str) -> dict[str, Any]:
@@ -417,9 +444,7 @@ def make_model(job: Job, plan: Plan, profile: Any, task: Any, tell: Narrator) ->
     torch.manual_seed(job.settings["seed"])
     model = task.model(partial(profile.model, lang=plan.lang, ignore_mismatched_sizes=True), **settings)
     before = next(iter(config.architectures or []), "")
-    same = before == type(model).__name__ and (task.name == "qa" or list(config.id2label.values()) == list(model.config.id2label.values()))
-    if not same:
-        fresh_head(model)
+    same = settle_head(model, config, task)
     parts = {name for name, _ in model.named_children() if name != model.base_model_prefix and
              any(True for _ in getattr(model, name).parameters())}
     plan.head, plan.parameters = ", ".join(sorted(parts)), sum(p.numel() for p in model.parameters())
@@ -434,6 +459,15 @@ def make_model(job: Job, plan: Plan, profile: Any, task: Any, tell: Narrator) ->
     tell.state(f"model {base_name(job.model)}: {type(model).__name__}, {shape}, {plan.parameters:,} parameters; {en}",
                f"模型 {base_name(job.model)}：{type(model).__name__}，{shape}，{plan.parameters:,} 个参数；{zh}")
     return model
+
+
+def settle_head(model: Any, config: Any, task: Any) -> bool:
+    """Does the checkpoint's head (its configuration tells) go on, being one for the same labels? Any other is made anew."""
+    before = next(iter(config.architectures or []), "")
+    same = before == type(model).__name__ and (task.name == "qa" or list(config.id2label.values()) == list(model.config.id2label.values()))
+    if not same:
+        fresh_head(model)
+    return same
 
 
 def fresh_head(model: Any) -> None:
