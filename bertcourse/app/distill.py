@@ -70,6 +70,7 @@ DEFAULTS: dict[str, Any] = {
     "layer_steps": None, "epochs": None, "steps": None, "lr": "auto", "batch_size": 32, "warmup": 0.1, "weight_decay": 0.01,
     "patience": None, "seed": 0, "precision": "auto",
 }
+GENERAL = "general"  # a method without a task, see bertcourse.app.general
 MAPPINGS = ("uniform", "top", "bottom")
 STUDENTS = {"tinybert-4": "TinyBERT-4", "tinybert-6": "TinyBERT-6", "distilbert-6": None}  # of bertcourse.bert.SHAPES
 FILES = (*SPLITS, "augmented")
@@ -115,8 +116,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--dev", type=Path, metavar="FILE", help=f"scored after each epoch (default: {finetune.DEV_SHARE:.0%}% of --train)")
     add("--test", type=Path, metavar="FILE", help="scored once, at the end")
     add("--augmented", type=Path, metavar="FILE", help="more rows to train on, from `bertcourse augment`; needs --dev")
-    add("--method", choices=tuple(METHODS), metavar="METHOD",
-        help="kd (outputs), distilbert (and directions), tinybert (layers, then outputs)")
+    add("--method", choices=(*METHODS, GENERAL), metavar="METHOD",
+        help="kd (outputs), distilbert (and directions), tinybert (layers, then outputs), general (layers, on text)")
     add("--out", type=Path, required=True, metavar="DIR", help="new folder for the student")
     add("--init-layers", type=layers, metavar="LIST", help="layers of the teacher to start from: 2,4,6 or none (default: by method)")
     add("--columns", type=columns, metavar="LIST", help="what the files call them: sentence=review,label=stars")
@@ -795,12 +796,15 @@ def cached(job: Job, teacher: Any, rows: Sequence[Mapping[str, Any]], tell: Narr
 
 def pupils(job: Job, student: Any, teacher: Any) -> dict[str, Any]:
     """Stage: the student with the loss by which it learns there."""
+    from bertcourse.app import general
     from bertcourse.distillation import Distiller, Weights
     from bertcourse.tinybert import Intermediate, Prediction
     temperature, alpha = job.settings["temperature"], job.settings["alpha"]
     if job.method == "tinybert":
-        return {"intermediate": Intermediate(student, teacher.model, job.settings["mapping"]),
-                "prediction": Prediction(student, teacher.model, temperature)}
+        layers = Intermediate(student, teacher.model, job.settings["mapping"])
+        if isinstance(job.student, str):
+            general.load_projections(layers, job.student)  # of a general distillation
+        return {"intermediate": layers, "prediction": Prediction(student, teacher.model, temperature)}
     weights = Weights(hard=1 - alpha, soft=alpha) if job.method == "kd" else \
         Weights(soft=5 / 8, hard=2 / 8, cosine=1 / 8)  # 5 : 2 : 1, as in DistilBERT's own example
     return {"distillation": Distiller(student, teacher.model, weights, temperature)}
@@ -816,12 +820,9 @@ def train(job: Job, plan: Plan, task: Any, student: Any, teacher: Any, data: Dat
     dev_rows = cached(job, teacher, finetune.inputs(teacher.task.encode(dev)), tell)
     collate = with_logits(teacher.task.collate) if rows and "teacher_logits" in rows[0] else teacher.task.collate
     scored = dict(dev=dev_rows, metrics=scores(task, dev), better=task.better, patience=s["patience"])
-    attention = [(model, model.config._attn_implementation) for model in (student, teacher.model)]
     with training(plan.lr, place.best, interruption):
         for stage, pupil in pupils(job, student, teacher).items():
             steps = plan.stages[stage]
-            for model, how in attention:  # the layers' stage changes it; a run resumed after that must not differ in the last bit
-                model.set_attn_implementation(how)
             histories[stage] = fit(
                 pupil, rows, steps=steps, lr=plan.lr, warmup=s["warmup"], weight_decay=s["weight_decay"],
                 batch_size=s["batch_size"], collate=collate, precision=plan.precision, seed=s["seed"], progress=tell.seen,
@@ -1149,12 +1150,14 @@ def start(args: argparse.Namespace, lang: str, interruption: Interruption, state
 
 def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     """Distil and report: 0, or 130 when interrupted. Raises `UserError`."""
+    from bertcourse.app import general
     lang, state = reader_language(), {}
+    way = general if general.is_asked_for(args) else sys.modules[__name__]
     metrics = None
     with Interruption(lang) as interruption, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="sklearn")  # of scores where all rows, or all guesses, are of one class
         try:
-            metrics = start(args, lang, interruption, state)
+            metrics = way.start(args, lang, interruption, state)
         except KeyboardInterrupt:
             pass
         except OSError as error:
@@ -1164,7 +1167,7 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     if args.json:
         print(json.dumps({"out": str(args.out)} | metrics, ensure_ascii=False, indent=1))
     elif not args.quiet:
-        print(summary(args.out, metrics, lang))
+        print(way.summary(args.out, metrics, lang))
     return 0
 
 

@@ -1,0 +1,351 @@
+"""`bertcourse distill --method general`: TinyBERT's first stage, from a pre-trained teacher on text without labels.
+
+The way of `bertcourse distill`, whose parts are used, without tasks, labels and scores. The finished folder is a checkpoint of
+the student's encoder, from which `bertcourse distill --student FOLDER --method tinybert` goes on; `projections.safetensors`
+holds the projections that were trained with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from bertcourse.app import distill, finetune, pretrain
+from bertcourse.app.finetune import Narrator, base_name, describe, finite, place_of, write_json
+from bertcourse.app.messages import UserError, plural
+from bertcourse.app.pretrain import METRICS, WORK, Interruption, SaveEvery, Workplace, load, name_of, training, writing
+
+METHOD, PROJECTIONS = "general", "projections.safetensors"
+DEFAULTS: dict[str, Any] = {"mapping": "uniform", "steps": 2000, "lr": "auto", "batch_size": 32, "warmup": 0.1, "weight_decay": 0.01,
+                            "seed": 0, "precision": "auto"}
+OTHERS = ("dev", "test", "augmented", "columns", "init_layers", "alpha", "temperature", "layer_epochs", "layer_steps", "epochs",
+          "patience")  # options that mean nothing here
+DOCUMENTS = 6000  # of the toy world
+LONGEST = 128  # pieces of a passage, as in the paper
+HELD_OUT = 256  # passages at most, on which the terms are measured
+TERMS = ("embedding", "attention", "hidden")
+
+
+@dataclass
+class Job:
+    """What is asked for. `run.json` holds it, so that `--resume` needs no other option."""
+
+    teacher: str
+    student: str | dict[str, Any]
+    settings: dict[str, Any]
+    paths: dict[str, str]  # {"train": absolute path}, or nothing: the toy world
+    files: list[dict[str, Any]]
+    command: str
+    fingerprint: str = ""  # of the teacher's weights
+    method: str = METHOD
+
+
+def is_asked_for(args: argparse.Namespace) -> bool:
+    """By the option, or by the run that is to be resumed."""
+    if args.method is not None or not args.resume:
+        return args.method == METHOD
+    return METHOD in (load(args.out / WORK / "run.json").get("method"), load(args.out / METRICS).get("method"))
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    """What can be said before anything heavy is imported. Raises `UserError`."""
+    finetune.check_given(args, "distill", ("teacher", "student", "method"))
+    for name in OTHERS:
+        if getattr(args, name) is not None:
+            option = "--" + name.replace("_", "-")
+            raise UserError(f"{option} is not for --method general, which knows text only: leave it out",
+                            f"{option} 不能用于 --method general，它只看文本：请去掉它")
+    finetune.check_files([args.train] if args.train else [])
+    if args.teacher is not None and not distill.is_model(args.teacher):
+        raise UserError(f"there is no folder {args.teacher}: give a pre-trained model with --teacher",
+                        f"没有 {args.teacher} 这个文件夹：请用 --teacher 给出预训练好的模型")
+    if args.student is not None and isinstance(distill.read_student(args.student), str) and args.student not in distill.STUDENTS:
+        raise UserError(f"--student {args.student}: general distillation starts from random weights, give a name or a configuration",
+                        f"--student {args.student}：通用蒸馏从随机权重开始，请给出名称或配置")
+    if args.train is None and args.teacher not in (None, "tiny"):
+        raise UserError("--train must be given: a text file, as for `bertcourse pretrain`; only tiny knows the toy world",
+                        "缺少 --train：请给出文本文件，格式同 `bertcourse pretrain`；只有 tiny 认识玩具世界")
+
+
+def asked(args: argparse.Namespace) -> Job:
+    """What is asked for now."""
+    settings = {name: default if getattr(args, name) is None else getattr(args, name) for name, default in DEFAULTS.items()}
+    files = {"train": args.train} if args.train else {}
+    return Job(place_of(args.teacher), distill.read_student(args.student), settings,
+               {option: str(file.resolve()) for option, file in files.items()},
+               [describe(option, file) for option, file in files.items()], distill.command_line(args))
+
+
+def recorded(args: argparse.Namespace) -> Job:
+    """What an unfinished run was asked for, and is now again. Raises `UserError`."""
+    was = load(args.out / WORK / "run.json")
+    if was.keys() != {field.name for field in fields(Job)}:
+        raise UserError(f"{args.out / WORK} does not say what the run was: remove it and start again",
+                        f"{args.out / WORK} 没有记下那次训练是什么：请删除后重新开始")
+    compare(args, was)
+    job = Job(**was)
+    finetune.check_unchanged(args.out, job)
+    return job
+
+
+def compare(args: argparse.Namespace, was: Mapping[str, Any]) -> None:
+    """Raises `UserError` when options ask for something else than a run was (`run.json`, or the metrics)."""
+    def now(old: Any, new: Any) -> Any:  # the metrics know a folder by its name only
+        return base_name(new) if isinstance(new, str) and isinstance(old, str) and not Path(old).is_absolute() else new
+
+    changed = [("method", was["method"], args.method or was["method"])]
+    if args.teacher is not None:
+        changed.append(("teacher", was["teacher"], now(was["teacher"], place_of(args.teacher))))
+    if args.student is not None:
+        changed.append(("student", was["student"], now(was["student"], distill.read_student(args.student))))
+    changed += [(name, was["settings"][name], getattr(args, name)) for name in DEFAULTS if getattr(args, name) is not None]
+    finetune.check_same(args.out, changed, {"train": args.train} if args.train else {}, was["files"])
+
+
+# --- teacher, text, student ---------------------------------------------------------------------------------------
+
+def open_teacher(job: Job, out: Path) -> tuple[Any, Any, Any]:  # profile, encoder, tokenizer
+    """The pre-trained encoder. Raises `UserError`."""
+    from accelerate import Accelerator
+    from transformers import AutoModel
+    from transformers.utils import logging
+
+    from bertcourse import profiles
+    logging.set_verbosity_error()
+    profile = profiles.load(job.teacher)
+    if not isinstance(profile.encoder, str):
+        raise UserError(f"{job.teacher} names an encoder for each language: give one of them by its own name",
+                        f"{job.teacher} 每种语言各有一个编码器：请写出其中一个的名称")
+    model = profile.model(AutoModel, attn_implementation="eager").to(Accelerator().device)
+    found = distill.fingerprint(model)
+    if job.fingerprint and found != job.fingerprint:
+        name = base_name(job.teacher)
+        raise UserError(f"{name} is not the teacher of the run in {out}: put that back, or choose another folder with --out",
+                        f"{name} 不是 {out} 里的训练所用的教师：请放回原来的模型，或用 --out 换一个文件夹")
+    job.fingerprint = found
+    return profile, model, profile.tokenizer()
+
+
+def read(job: Job, profile: Any, tokenizer: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:  # to train on, held out
+    """Passages of the file, or of the toy world in the teacher's languages. Raises `UserError`."""
+    from bertcourse import corpus
+    from bertcourse.pieces import read_text
+    from bertcourse.tinybert import passages
+    most = min(LONGEST, tokenizer.model_max_length)
+    if job.paths:
+        documents = list(read_text([Path(job.paths["train"])]))
+        chinese = sum("\u3400" <= c <= "\u9fff" for d in documents[:1000] for s in d for c in s)
+        joint = "" if 2 * chinese > sum(len(s) for d in documents[:1000] for s in d) else " "
+        rows = passages(documents, tokenizer, most, job.settings["seed"], joint)
+    else:
+        rows = [row for lang in profile.languages
+                for row in passages(corpus.texts(DOCUMENTS // len(profile.languages), lang=lang, split="train"), tokenizer, most,
+                                    job.settings["seed"], "" if lang == "zh" else " ")]
+    every = max(2, len(rows) // HELD_OUT)
+    held, kept = rows[::every][:HELD_OUT], [row for i, row in enumerate(rows) if i % every or i // every >= HELD_OUT]
+    if not kept:
+        raise UserError(f"{Path(job.paths['train']).name} holds a single passage: give more text",
+                        f"{Path(job.paths['train']).name} 只有一段：请给出更多文本")
+    return kept, held
+
+
+def make_student(job: Job, teacher: Any) -> Any:
+    """An encoder with random weights. Raises `UserError`."""
+    import torch
+    from transformers import AutoModel
+
+    from bertcourse.bert import SHAPES
+    from bertcourse.distillation import new_model
+    given = job.student
+    if given == "distilbert-6":
+        given = {"model_type": "distilbert", "num_hidden_layers": 6}
+    elif isinstance(given, str):
+        shape = SHAPES[distill.STUDENTS[given]].config()
+        given = {"model_type": shape.model_type} | {name: getattr(shape, name) for name in distill.SHAPE}
+    config = distill.configuration(given, teacher.config)
+    tinybert = distill.Job("", "", "tinybert", {"mapping": job.settings["mapping"]}, {}, [], "")
+    distill.check_method(tinybert, config, teacher.config)
+    torch.manual_seed(job.settings["seed"])
+    return new_model(config)(AutoModel, "eager").to(teacher.device)
+
+
+# --- the run ------------------------------------------------------------------------------------------------------
+
+def terms_of(pupil: Any, rows: list[dict[str, Any]], pad_id: int) -> dict[str, float]:
+    """The mean of each term over passages, those of a batch weighing alike."""
+    import torch
+
+    from bertcourse.training import pad
+    was, sums = pupil.training, dict.fromkeys(TERMS, 0.0)
+    pupil.eval()
+    with torch.no_grad():
+        for i in range(0, len(rows), 32):
+            batch = {name: value.to(pupil.teacher.device) for name, value in pad(rows[i:i + 32], pad_id).items()}
+            for name, term in pupil(**batch).terms.items():
+                sums[name] += float(term) * len(rows[i:i + 32]) / len(rows)
+    pupil.train(was)
+    return sums
+
+
+def save(job: Job, folder: Path, work: Path, pupil: Any, history: Any) -> None:
+    """Checkpoint, projections, history."""
+    from safetensors.torch import save_file
+
+    from bertcourse.training import save_weights
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(work / "tokenizer", folder)
+    save_weights(pupil.student, folder)
+    weights = {name: weight.cpu().contiguous() for name, weight in pupil.state_dict().items() if name.startswith("project_")}
+    if weights:
+        save_file(weights, folder / PROJECTIONS)
+    rows = "".join(json.dumps(finite(row), allow_nan=False) + "\n" for row in history.rows)
+    (folder / "history.jsonl").write_text(rows, encoding="utf-8")
+
+
+def card(name: str, metrics: Mapping[str, Any]) -> str:
+    """The model card, in both languages."""
+    s = metrics["settings"]
+    rows = "\n".join(f"| {term} | {metrics['before'][term]:.3f} | {metrics['after'][term]:.3f} |" for term in TERMS)
+    files = ", ".join(f"`{f['name']}` ({f['bytes']:,} bytes, SHA-256 `{f['sha256'][:16]}`)" for f in metrics["files"]) or "toy world"
+    student = metrics["student"] if isinstance(metrics["student"], str) else json.dumps(metrics["student"])
+    return f"""---
+library_name: transformers
+tags: [bert, distillation]
+---
+
+# {name}
+
+用 `bertcourse distill --method general` 从预训练模型蒸馏的编码器，还没有学过任务。/ An encoder distilled from a pre-trained model by
+`bertcourse distill --method general`; it has learnt no task yet.
+
+| 项 / term | 之前 / before | 之后 / after |
+|---|---|---|
+{rows}
+
+各层之和，在 {metrics['passages']['held_out']:,} 段留出的文本上。/ Sums over the layers, on {metrics['passages']['held_out']:,} passages held out.
+
+| | |
+|---|---|
+| 教师 / teacher | `{metrics['teacher']}`, {metrics['parameters']['teacher']:,} parameters, weights `{metrics['fingerprint'][:16]}` |
+| 学生 / student | `{student}`, {metrics['parameters']['student']:,} parameters |
+| 层的对应 / mapping | {s['mapping']}: {metrics['layers']} |
+| 文本 / text | {files}, {metrics['passages']['train']:,} passages |
+| 训练 / training | {metrics['steps']:,} steps of {s['batch_size']}, {metrics['seconds'] / 60:,.1f} min, learning rate {metrics['lr']:g} |
+| 命令 / command | `{metrics['command']}` |
+
+```sh
+bertcourse distill --teacher TEACHER --student {name} --train train.tsv --method tinybert --out student
+```
+
+{', '.join(f'{package} {version}' for package, version in metrics['versions'].items())}
+"""
+
+
+def draw_curves(history: Any, path: Path) -> None:
+    """The loss, and the learning rate."""
+    from matplotlib import pyplot
+
+    from bertcourse.plots import axes, dress, style
+    figure, (left, right) = axes(1, 2, (7.6, 3.0))
+    with style():
+        left.plot(*history.column("loss"))
+        right.plot(*history.column("lr"))
+        for ax, name in [(left, "loss, sum over layers"), (right, "learning rate")]:
+            dress(ax, "step", name).grid(axis="y")
+        figure.savefig(path, dpi=120, facecolor="white", metadata={"Software": None})
+    pyplot.close(figure)
+
+
+def start(args: argparse.Namespace, lang: str, interruption: Interruption, state: dict[str, Any]) -> dict[str, Any]:
+    """Check all, then work. Returns the metrics. `state` tells the caller about the work place."""
+    from bertcourse.app.distill import learning_rate
+    check_arguments(args)
+    if args.resume and load(args.out / METRICS).get("method") == METHOD:
+        metrics = load(args.out / METRICS)
+        compare(args, metrics)
+        shutil.rmtree(args.out / WORK, ignore_errors=True)
+        return metrics
+    found = distill.look_at(args.out, args.resume)
+    if found == "new" and (args.teacher is None or args.student is None):
+        raise UserError(f"there is no run in {args.out} to go on with: check --out, or leave --resume out",
+                        f"{args.out} 里没有可以继续的训练：请检查 --out，或去掉 --resume")
+    tell, job = Narrator(lang, args.quiet), recorded(args) if found == "unfinished" else asked(args)
+    profile, teacher, tokenizer = open_teacher(job, args.out)
+    student = make_student(job, teacher)
+    rows, held = read(job, profile, tokenizer)
+    s = job.settings
+    rate = learning_rate(student.config.hidden_size, random=True) if s["lr"] == "auto" else s["lr"]
+    precision = finetune.choose_precision(s["precision"])
+    counts = {"teacher": distill.parameters(teacher), "student": distill.parameters(student)}
+    tell.state(f"teacher {base_name(job.teacher)}: {counts['teacher']:,} parameters; student {distill.shown_student(job.student)}: "
+               f"{counts['student']:,}, random weights; {len(rows):,} passages, {plural(s['steps'], 'step')} of {s['batch_size']}, "
+               f"learning rate {rate:g}, precision {precision}",
+               f"教师 {base_name(job.teacher)}：{counts['teacher']:,} 个参数；学生 {distill.shown_student(job.student)}："
+               f"{counts['student']:,} 个，随机权重；文本 {len(rows):,} 段，{s['steps']:,} 步，每步 {s['batch_size']} 段，"
+               f"学习率 {rate:g}，精度 {precision}")
+    with Workplace(args.out, interruption) as place, writing():
+        state["place"], work = place, place.path
+        partial = work / ".run.json"
+        partial.write_text(json.dumps(asdict(job), ensure_ascii=False, indent=1), encoding="utf-8")
+        os.replace(partial, work / "run.json")
+        if not (work / "tokenizer").is_dir():
+            distill.save_tokenizer(profile.tokenizer(), work / "tokenizer")
+        metrics = train(job, teacher, student, rows, held, rate, precision, tokenizer.pad_token_id or 0, work, tell, interruption, args.out)
+        metrics["parameters"] = counts
+        write_json(work / "model" / METRICS, metrics)
+        (work / "model" / "README.md").write_text(card(name_of(args.out), metrics), encoding="utf-8")
+        place.finish()
+    return metrics
+
+
+def train(job: Job, teacher: Any, student: Any, rows: list, held: list, rate: float, precision: str, pad_id: int, work: Path, tell: Narrator,
+          interruption: Interruption, out: Path) -> dict[str, Any]:  # the metrics
+    """The layers, from the newest checkpoint on if there is one; leaves all but the metrics in `work/model`."""
+    from functools import partial
+
+    from bertcourse.tinybert import Intermediate
+    from bertcourse.training import fit, pad
+    s, pupil = job.settings, Intermediate(student, teacher, job.settings["mapping"])
+    pupil.to(teacher.device)
+    before = terms_of(pupil, held, pad_id)
+    with training(rate, work / "training" / "best", interruption):
+        history = fit(pupil, rows, steps=s["steps"], lr=rate, warmup=s["warmup"], weight_decay=s["weight_decay"], batch_size=s["batch_size"],
+                      collate=partial(pad, pad_id=pad_id), precision=precision, seed=s["seed"], progress=tell.seen, callbacks=[interruption],
+                      out=work / "training", resume=True,
+                      save_every=SaveEvery(min(pretrain.SAVED_EVERY, max(1, s["steps"] // 20)), interruption))
+    save(job, work / "model", work, pupil, history)
+    draw_curves(history, work / "model" / "curves.png")
+    return finite({
+        "method": METHOD, "before": before, "after": terms_of(pupil, held, pad_id), "teacher": base_name(job.teacher),
+        "fingerprint": job.fingerprint, "student": job.student, "layers": list(pupil.layers), "settings": s, "files": job.files,
+        "passages": {"train": len(rows), "held_out": len(held)}, "steps": history.steps, "seconds": round(history.seconds, 1),
+        "seed": s["seed"], "lr": rate, "precision": precision, "command": job.command, "versions": pretrain.versions()})
+
+
+def summary(out: Path, metrics: Mapping[str, Any], lang: str) -> str:
+    """What a person wants to know at the end."""
+    zh, minutes = lang == "zh", metrics["seconds"] / 60
+    lines = [f"{out}：{metrics['steps']:,} 步，{minutes:.1f} 分钟" if zh else f"{out}: {plural(metrics['steps'], 'step')}, {minutes:.1f} minutes"]
+    lines += [f"{term:10} {metrics['before'][term]:.3f} → {metrics['after'][term]:.3f}" for term in TERMS]
+    lines.append(f"模型卡：{out / 'README.md'}" if zh else f"model card: {out / 'README.md'}")
+    return "\n".join(lines)
+
+
+def load_projections(pupil: Any, folder: str) -> bool:
+    """Let projections that were trained with a student go on; False where there are none that fit."""
+    path = Path(folder) / PROJECTIONS
+    if not path.is_file():
+        return False
+    from safetensors.torch import load_file
+    weights, own = load_file(path), pupil.state_dict()
+    if any(name not in own or own[name].shape != weight.shape for name, weight in weights.items()):
+        return False
+    pupil.load_state_dict(weights, strict=False)
+    return True
+
