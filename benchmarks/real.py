@@ -29,14 +29,15 @@ SPLIT = ("xquad.train.json", "xquad.dev.json")
 
 @dataclass(frozen=True)
 class Run:
-    """A fine-tuning on real files."""
+    """A command on real files."""
 
     title: str
     says: str  # what to know about it
     files: tuple[str, ...]  # below --data
-    options: str  # of `bertcourse finetune`, but for --model and --out
+    options: str  # of the command, but for --out, and for --model of a fine-tuning
     score: str  # as the command prints it
-    goal: float | None = None  # of the score, in percent
+    goal: float | None = None  # of the score, in percent; of a student: of its teacher's
+    teacher: str | None = None  # the run that made it; the command is `bertcourse distill` then
 
 
 RUNS = {
@@ -46,6 +47,13 @@ RUNS = {
         "1,000 steps.",
         ("sst2/train.tsv", "sst2/dev.tsv"), "--task classification --train sst2/train.tsv --dev sst2/dev.tsv --steps 1000",
         "accuracy", 87.0),
+    "sst2-student": Run(
+        "SST-2 again: half the layers",
+        "A student as wide as its teacher, the model above, with half its layers: it starts from three of them and learns from the "
+        "teacher's outputs and the labels in equal parts. Goal: at least 97% of the teacher's accuracy.",
+        ("sst2/train.tsv", "sst2/dev.tsv"),
+        "--teacher sst2 --student '{\"num_hidden_layers\": 3}' --init-layers 2,4,6 --method kd --train sst2/train.tsv --dev sst2/dev.tsv "
+        "--steps 2000", "accuracy", 97.0, "sst2"),
     "wnut17": Run(
         "WNUT-17: rare names in noisy text",
         "Few of the test set's entities are in the training set, which is the point of this set. Span F1, exact boundaries and type.",
@@ -74,12 +82,15 @@ def split_xquad(data: Path, work: Path) -> None:
 def command(name: str, checkpoint: Path, data: Path) -> list[str]:
     """What is run, in the working folder."""
     options = [str(data / part) if part in RUNS[name].files else part for part in shlex.split(RUNS[name].options)]
-    return ["finetune", *options, "--model", str(checkpoint), "--out", name]
+    model = [] if RUNS[name].teacher else ["--model", str(checkpoint)]
+    return ["distill" if RUNS[name].teacher else "finetune", *options, *model, "--out", name]
 
 
 def shown(name: str) -> str:
     """The command as a reader types it."""
-    options = [f'"$DATA/{part}"' if part in RUNS[name].files else part for part in shlex.split(RUNS[name].options)]
+    options = [f'"$DATA/{part}"' if part in RUNS[name].files else shlex.quote(part) for part in shlex.split(RUNS[name].options)]
+    if RUNS[name].teacher:
+        return " ".join(["bertcourse distill", *options, "--out", name])
     return " ".join(["bertcourse finetune", *options, '--model "$MINILM" --out', name])
 
 
@@ -89,6 +100,8 @@ def run(name: str, checkpoint: Path, data: Path, work: Path) -> None:
     if done.exists():
         return
     shutil.rmtree(work / name, ignore_errors=True)
+    if (teacher := RUNS[name].teacher) and not (work / teacher).is_dir():
+        sys.exit(f"{name}: its teacher {teacher} is not in {work}: delete {teacher}.txt there, to train it again")
     if name == "xquad":
         split_xquad(data, work)
     script = Path(sys.executable).with_name("bertcourse")
@@ -102,14 +115,17 @@ def run(name: str, checkpoint: Path, data: Path, work: Path) -> None:
 
 
 def score(name: str, said: str) -> float:
-    """The last score that was printed, in percent."""
+    """The last score that was printed, in percent; of a student the share of its teacher's."""
+    if RUNS[name].teacher:
+        return float(re.search(rf"^dev, {RUNS[name].score}(?: +[\d.]+%){{2}} +([\d.]+)%$", said, re.MULTILINE)[1])
     return float(re.findall(rf"(?<!\w){RUNS[name].score} ([\d.]+)%", said)[-1])
 
 
 def verdict(name: str, value: float) -> str:
     """Against the goal, where there is one."""
     goal = RUNS[name].goal
-    return "" if goal is None else f"Goal {goal:g}%: {'met' if value >= goal else 'missed'} with {value}%."
+    what = " of the teacher's" if RUNS[name].teacher else ""
+    return "" if goal is None else f"Goal {goal:g}%{what}: {'met' if value >= goal else 'missed'} with {value}%."
 
 
 def unknown(checkpoint: Path, file: Path) -> float:

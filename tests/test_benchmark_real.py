@@ -9,6 +9,12 @@ import scripts
 
 SAID = "epoch 1, step 9 of 9: loss 0.1; dev: accuracy 12.5%, macro_f1 9.9%\ndev: f1 1.5%, accuracy 86.9%, macro_f1 88.1%\n"
 
+STUDENT = """epoch 1, step 9 of 9: loss 0.1; dev: accuracy 85.4%, macro_f1 85.4%
+                  teacher     student  student ÷ teacher
+dev, accuracy       88.1%       85.4%              96.9%
+parameters     22,713,986  17,390,594              76.6%
+"""
+
 
 @pytest.fixture(scope="module")
 def real():
@@ -27,6 +33,18 @@ def test_scores_are_those_printed_last(real):
     assert "missed" in real.verdict("sst2", 86.9) and "met" in real.verdict("sst2", 87.0) and real.verdict("ocnli", 1.0) == ""
 
 
+def test_a_student_is_scored_against_its_teacher(real):
+    assert real.score("sst2-student", STUDENT) == 96.9
+    assert real.verdict("sst2-student", 96.9) == "Goal 97% of the teacher's: missed with 96.9%."
+    assert "met" in real.verdict("sst2-student", 97.0)
+
+
+def test_a_student_without_its_teacher_is_not_run(real, tmp_path):
+    with pytest.raises(SystemExit, match="its teacher sst2 is not in"):
+        real.run("sst2-student", tmp_path, tmp_path, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_articles_are_split_and_none_is_lost(real, tmp_path):
     (tmp_path / "xquad").mkdir()
     articles = [{"title": str(i), "paragraphs": []} for i in range(48)]
@@ -42,8 +60,9 @@ def test_report_holds_commands_outputs_and_verdict(real, tmp_path, monkeypatch):
         (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).write_text("")
     monkeypatch.setattr(real, "unknown", lambda *_: 0.5)
-    text = "\n".join(real.report(tmp_path, tmp_path, {name: SAID for name in real.RUNS}))
-    assert all(real.shown(name) in text for name in real.RUNS) and text.count(SAID.strip()) == len(real.RUNS)
+    text = "\n".join(real.report(tmp_path, tmp_path, {name: STUDENT if run.teacher else SAID for name, run in real.RUNS.items()}))
+    assert all(real.shown(name) in text for name in real.RUNS)
+    assert text.count(SAID.strip()) == len(real.RUNS) - 1 and STUDENT.strip() in text
     assert "Goal 87%: missed with 86.9%." in text and str(tmp_path) not in text
 
 
