@@ -117,7 +117,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--test", type=Path, metavar="FILE", help="scored once, at the end")
     add("--augmented", type=Path, metavar="FILE", help="more rows to train on, from `bertcourse augment`; needs --dev")
     add("--method", choices=(*METHODS, GENERAL), metavar="METHOD",
-        help="kd (outputs), distilbert (and directions), tinybert (layers, then outputs), general (layers, on text)")
+        help="kd, distilbert, tinybert (layers, then outputs), or general (layers, on text)")
     add("--out", type=Path, required=True, metavar="DIR", help="new folder for the student")
     add("--init-layers", type=layers, metavar="LIST", help="layers of the teacher to start from: 2,4,6 or none (default: by method)")
     add("--columns", type=columns, metavar="LIST", help="what the files call them: sentence=review,label=stars")
