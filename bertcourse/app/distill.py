@@ -112,7 +112,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--teacher", metavar="DIR", help="fine-tuned model; its task, labels, length and column names are used")
     add("--student", metavar="MODEL", help="tinybert-4, tinybert-6, distilbert-6, JSON ({...}, a file), or a checkpoint")
-    add("--train", type=Path, metavar="FILE", help="as for `bertcourse finetune`")
+    add("--train", type=Path, metavar="FILE", help="as for `bertcourse finetune`; general: text (default: the toy world)")
     add("--dev", type=Path, metavar="FILE", help=f"scored after each epoch (default: {finetune.DEV_SHARE:.0%}% of --train)")
     add("--test", type=Path, metavar="FILE", help="scored once, at the end")
     add("--augmented", type=Path, metavar="FILE", help="more rows to train on, from `bertcourse augment`; needs --dev")
