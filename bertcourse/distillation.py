@@ -26,9 +26,10 @@ from .tasks import outputs
 from .training import pad
 
 # %% auto #0
-__all__ = ['soften', 'soft_loss', 'distillation_loss', 'hidden_loss', 'cosine_loss', 'attention_loss', 'kept_scores', 'observe',
-           'mean_vector', 'relation_loss', 'teacher_layers', 'check_layers', 'check_heads', 'check_labels', 'head_loss',
-           'new_model', 'Weights', 'Distiller', 'cache_logits', 'with_logits', 'copy_layers', 'weigh', 'race']
+__all__ = ['soften', 'same_shape', 'soft_loss', 'distillation_loss', 'hidden_loss', 'cosine_loss', 'attention_loss',
+           'kept_scores', 'unlabelled', 'observe', 'mean_vector', 'relation_loss', 'teacher_layers', 'check_layers',
+           'check_heads', 'check_labels', 'head_loss', 'new_model', 'Weights', 'Pupil', 'Distiller', 'cache_logits',
+           'with_logits', 'copy_layers', 'weigh', 'race']
 
 # %% ../nbs/05_distillation.ipynb #soften
 def soften(
@@ -40,7 +41,11 @@ def soften(
     return torch.softmax(logits / temperature, -1)
 
 # %% ../nbs/05_distillation.ipynb #soft-loss
-def _same(what: str, student: Tensor, teacher: Tensor) -> None:
+def same_shape(
+    what: str,  # for the message
+    student: Tensor, teacher: Tensor,
+) -> None:
+    "ValueError unless both have the same shape."
     if student.shape != teacher.shape:
         raise ValueError(f"the {what} of student and teacher differ in shape: {tuple(student.shape)} and {tuple(teacher.shape)}")
 
@@ -50,7 +55,7 @@ def soft_loss(
     mask: Tensor | None = None,  # (...), True where a distribution counts; by default everywhere
 ) -> Tensor:  # scalar
     "T² · KL(teacher ‖ student), both softened, a mean over those that count (Hinton et al. 2015, §2). ValueError for other shapes."
-    _same("logits", student, teacher)
+    same_shape("logits", student, teacher)
     if not temperature > 0: raise ValueError(f"temperature {temperature}: it must be greater than 0")
     log_q, log_p = (torch.log_softmax(z / temperature, -1) for z in (student, teacher))
     divergence = (log_p.exp() * (log_p - log_q)).sum(-1)
@@ -82,7 +87,7 @@ def hidden_loss(
 ) -> Tensor:  # scalar
     "Mean squared error over the tokens (Romero et al. 2015, equation 3; Jiao et al. 2020, equation 8). ValueError for other shapes."
     student = student if projection is None else projection(student)
-    _same("hidden states", student, teacher)
+    same_shape("hidden states", student, teacher)
     return F.mse_loss(student[mask.bool()], teacher[mask.bool()])
 
 def cosine_loss(
@@ -90,7 +95,7 @@ def cosine_loss(
     mask: Tensor,  # (batch, n), 1 for tokens, 0 for padding
 ) -> Tensor:  # scalar
     "1 - cos, a mean over the tokens: equal directions, whatever the lengths (Sanh et al. 2019, §2). ValueError for other shapes."
-    _same("hidden states", student, teacher)
+    same_shape("hidden states", student, teacher)
     return 1 - F.cosine_similarity(student[mask.bool()], teacher[mask.bool()], dim=-1).mean()
 
 # %% ../nbs/05_distillation.ipynb #attention-loss
@@ -99,7 +104,7 @@ def attention_loss(
     mask: Tensor,  # (batch, n), 1 for tokens, 0 for padding
 ) -> Tensor:  # scalar
     "Mean squared error over pairs of tokens (Jiao et al. 2020, equation 7). ValueError for another number of heads."
-    _same("attention of heads", student, teacher)
+    same_shape("attention of heads", student, teacher)
     pairs = (mask[:, None, :, None] * mask[:, None, None, :]).bool().expand_as(student)
     return F.mse_loss(student[pairs], teacher[pairs])
 
@@ -137,7 +142,13 @@ def kept_scores(
     finally: _KEPT.reset(token)
 
 # %% ../nbs/05_distillation.ipynb #observe
-_OUTPUTS = ("logits", "start_logits", "end_logits")
+_INPUTS, _OUTPUTS = ("input_ids", "attention_mask", "token_type_ids"), ("logits", "start_logits", "end_logits")
+
+def unlabelled(
+    batch: Mapping[str, Tensor],
+) -> dict[str, Tensor]:
+    "A batch without labels, positions and whatever else is not the text."
+    return {name: batch[name] for name in _INPUTS if name in batch}
 
 def observe(
     model: nn.Module,  # of transformers
@@ -241,9 +252,25 @@ class Weights:
     relation: float = 0.0  # `relation_loss` of the last layer's mean vectors
     cosine: float = 0.0  # `cosine_loss` of the last layer
 
-class Distiller(nn.Module):
-    """A student with the loss by which it learns from a teacher, for `fit`. The teacher is no part of it: it is neither trained
-    nor saved, has no gradients, and stays in evaluation mode. ValueError where the two do not fit each other."""
+class Pupil(nn.Module):
+    """A student beside its teacher, for `fit`. The teacher is no part of it: it is neither trained nor saved, has no gradients, and stays
+    in evaluation mode."""
+    def __init__(self, student: nn.Module, teacher: nn.Module):
+        super().__init__()
+        self.student, self._teacher = student, (teacher.requires_grad_(False).eval(),)  # a tuple: torch does not look into it
+
+    @property
+    def teacher(self) -> nn.Module:
+        "The teacher, in evaluation mode, on the student's device."
+        return self._teacher[0].to(next(self.student.parameters()).device).eval()
+
+    @torch.no_grad()
+    def ask(self, batch: Mapping[str, Tensor], **seen: bool) -> SimpleNamespace:
+        "What the teacher gives for a batch: see `observe`."
+        return observe(self.teacher, unlabelled(batch), **seen)
+
+class Distiller(Pupil):
+    "A student with the weighted terms by which it learns from a teacher. ValueError where the two do not fit each other."
     def __init__(
         self,
         student: nn.Module, teacher: nn.Module,  # of transformers, with the same head
@@ -251,33 +278,26 @@ class Distiller(nn.Module):
         temperature: float = 2.0,
         layers: Sequence[int] | None = None,  # of the teacher, one for each of the student's, from 1; by default `teacher_layers`
     ):
-        super().__init__()
+        super().__init__(student, teacher)
         ours, theirs = student.config, teacher.config
         check_labels(ours, theirs)
         if weights.attention: check_heads(ours, theirs)
         if weights.cosine and ours.hidden_size != theirs.hidden_size:
             raise ValueError(f"cosine: the student is {ours.hidden_size} wide, the teacher {theirs.hidden_size}: "
                              "take hidden, which projects")
-        self.student, self.weights, self.temperature = student, weights, temperature
+        self.weights, self.temperature = weights, temperature
         self.layers = check_layers(layers, ours.num_hidden_layers, theirs.num_hidden_layers) if weights.hidden or weights.attention else ()
         wide = ours.hidden_size != theirs.hidden_size
         self.projections = nn.ModuleList(nn.Linear(ours.hidden_size, theirs.hidden_size) for _ in self.layers if weights.hidden and wide)
-        self._teacher = (teacher.requires_grad_(False).eval(),)  # a tuple: torch does not look into it
-
-    @property
-    def teacher(self) -> nn.Module:
-        "The teacher, in evaluation mode, on the student's device."
-        return self._teacher[0].to(next(self.student.parameters()).device).eval()
 
     def forward(self, **batch: Tensor) -> SimpleNamespace:  # loss, terms by name, logits
         "The weighted sum of the terms. With `teacher_logits` in the batch (see `cache_logits`) the soft term needs no teacher."
         w, cached = self.weights, batch.pop("teacher_logits", None)
         inside = any((w.hidden, w.attention, w.relation, w.cosine))
         seen = dict(hidden=bool(w.hidden or w.relation or w.cosine), scores=bool(w.attention))
-        ours = observe(self.student, batch if w.hard else _unlabelled(batch), **seen)
+        ours = observe(self.student, batch if w.hard else unlabelled(batch), **seen)
         terms = {"hard": ours.loss} if w.hard else {}
-        if inside or w.soft and cached is None:
-            with torch.no_grad(): theirs = observe(self.teacher, _unlabelled(batch), **seen)
+        if inside or w.soft and cached is None: theirs = self.ask(batch, **seen)
         if w.soft:
             given = theirs.logits if cached is None else [cached]
             terms["soft"] = head_loss(self.student, ours.logits, given, batch, partial(soft_loss, temperature=self.temperature))
@@ -294,9 +314,6 @@ class Distiller(nn.Module):
         if w.relation: terms["relation"] = relation_loss(*(mean_vector(seen.hidden[-1], mask) for seen in (ours, theirs)))
         if w.cosine: terms["cosine"] = cosine_loss(ours.hidden[-1], theirs.hidden[-1], mask)
         return terms
-
-def _unlabelled(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value for name, value in batch.items() if name in ("input_ids", "attention_mask", "token_type_ids")}
 
 # %% ../nbs/05_distillation.ipynb #cache
 def cache_logits(

@@ -131,7 +131,9 @@ def _rows_so_far(
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     whole = [json.loads(line) for line in lines if line.endswith("\n")]  # a killed run may leave half a line
     if not whole or whole[0] != identity: whole = [identity]
-    path.write_text("".join(json.dumps(line) + "\n" for line in whole), encoding="utf-8")
+    partial = path.with_suffix(".partial")  # to be killed here must not cost the rows
+    partial.write_text("".join(json.dumps(line) + "\n" for line in whole), encoding="utf-8")
+    os.replace(partial, path)
     return [line["row"] for line in whole[1:]], whole[-1].get("after", 0.0)
 
 def run(

@@ -5,9 +5,11 @@
 # %% ../nbs/06_tinybert.ipynb #exports-imports
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -17,8 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .distillation import _unlabelled, attention_loss, check_heads, check_labels, check_layers, head_loss, hidden_loss, observe
+from .distillation import (
+    Pupil, attention_loss, check_heads, check_labels, check_layers, head_loss, hidden_loss, observe, same_shape, unlabelled)
 from .files import FileError
+from .tasks import _is_cjk
 from .training import History, fit, pad
 
 # %% auto #0
@@ -50,11 +54,11 @@ class Terms:
     attention: bool = True
     hidden: bool = True
 
-class Intermediate(nn.Module):
+class Intermediate(Pupil):
     """A student that learns its teacher's layers, for `fit`: λ = 1 for each of them (Jiao et al. 2020, equations 7 to 9 and 11).
 
     MSE(E_S W_e, E_T) + Σ_m [MSE(A_S^m, A_T^g(m)) + MSE(H_S^m W_h, H_T^g(m))], with scores A before mask and softmax, over tokens that
-    are no padding. The teacher is no part of it, has no gradients and stays in evaluation mode. ValueError for shapes that do not fit.
+    are no padding. ValueError for shapes that do not fit.
     """
     def __init__(
         self,
@@ -63,27 +67,20 @@ class Intermediate(nn.Module):
         terms: Terms = Terms(),
         shared: bool = False,  # one projection for embeddings and hidden states, as in the authors' code; else W_e and W_h
     ):
-        super().__init__()
+        super().__init__(student, teacher)
         ours, theirs = student.config, teacher.config
         if terms.attention: check_heads(ours, theirs)
         counts = ours.num_hidden_layers, theirs.num_hidden_layers
         self.layers = layer_map(*counts, layers) if isinstance(layers, str) else check_layers(layers, *counts)
-        self.student, self.terms = student, terms
+        self.terms = terms
         wide, made = ours.hidden_size != theirs.hidden_size, lambda: nn.Linear(ours.hidden_size, theirs.hidden_size)
         self.project_hidden = made() if wide else nn.Identity()
         self.project_embedding = self.project_hidden if shared or not wide else made()
-        self._teacher = (teacher.requires_grad_(False).eval(),)  # a tuple: torch does not look into it
-
-    @property
-    def teacher(self) -> nn.Module:
-        "The teacher, in evaluation mode, on the student's device."
-        return self._teacher[0].to(next(self.student.parameters()).device).eval()
 
     def forward(self, **batch: Tensor) -> SimpleNamespace:  # loss, terms by name
         "The sum of the terms."
-        batch = _unlabelled(batch)
-        with torch.no_grad(): theirs = observe(self.teacher, batch, hidden=True, scores=self.terms.attention)
-        ours, mask, terms = observe(self.student, batch, hidden=True, scores=self.terms.attention), batch["attention_mask"], {}
+        seen, mask, terms = dict(hidden=True, scores=self.terms.attention), batch["attention_mask"], {}
+        ours, theirs = observe(self.student, unlabelled(batch), **seen), self.ask(batch, **seen)
         if self.terms.embedding: terms["embedding"] = hidden_loss(ours.hidden[0], theirs.hidden[0], mask, self.project_embedding)
         pairs = list(enumerate(self.layers, 1))
         if self.terms.attention: terms["attention"] = sum(attention_loss(ours.scores[m - 1], theirs.scores[g - 1], mask) for m, g in pairs)
@@ -98,32 +95,24 @@ def prediction_loss(
     mask: Tensor | None = None,  # (...), True where a distribution counts
 ) -> Tensor:  # scalar
     "Cross-entropy of the student's outputs with the teacher's, a sum over classes, a mean over the rest (Jiao et al. 2020, equation 10)."
-    if student.shape != teacher.shape:
-        raise ValueError(f"the logits of student and teacher differ in shape: {tuple(student.shape)} and {tuple(teacher.shape)}")
+    same_shape("logits", student, teacher)
     p, log_q = torch.softmax(teacher / temperature, -1), torch.log_softmax(student / temperature, -1)
     each = -(p * log_q).sum(-1)
     return (each if mask is None else each[mask.bool()]).mean()
 
 # %% ../nbs/06_tinybert.ipynb #prediction
-class Prediction(nn.Module):
+class Prediction(Pupil):
     "A student that learns its teacher's outputs and nothing else, for `fit`. ValueError for labels in another order."
     def __init__(self, student: nn.Module, teacher: nn.Module, temperature: float = 1.0):
-        super().__init__()
+        super().__init__(student, teacher)
         check_labels(student.config, teacher.config)
-        self.student, self.temperature, self._teacher = student, temperature, (teacher.requires_grad_(False).eval(),)
-
-    @property
-    def teacher(self) -> nn.Module:
-        "The teacher, in evaluation mode, on the student's device."
-        return self._teacher[0].to(next(self.student.parameters()).device).eval()
+        self.temperature = temperature
 
     def forward(self, **batch: Tensor) -> SimpleNamespace:  # loss, logits
         "`prediction_loss` of each of the head's outputs; for a number the squared error. Takes `teacher_logits`, see `cache_logits`."
         cached = batch.pop("teacher_logits", None)
-        if cached is None:
-            with torch.no_grad(): theirs = observe(self.teacher, _unlabelled(batch)).logits
-        else: theirs = [cached]
-        ours = observe(self.student, _unlabelled(batch)).logits
+        theirs = self.ask(batch).logits if cached is None else [cached]
+        ours = observe(self.student, unlabelled(batch)).logits
         loss = head_loss(self.student, ours, theirs, batch, partial(prediction_loss, temperature=self.temperature))
         return SimpleNamespace(loss=loss, logits=ours)
 
@@ -132,7 +121,7 @@ def passages(
     documents: Iterable[Sequence[str]],  # sentences of each
     tokenizer: Any,
     max_length: int = 64,
-    seed: int = 0, joint: str = " ",  # between sentences; "" for Chinese
+    seed: int = 0,
 ) -> list[dict[str, list[int]]]:  # input_ids
     "Unlabelled text for general distillation: one to four sentences in a row, nothing masked."
     rng, texts = np.random.default_rng(seed), []
@@ -140,7 +129,7 @@ def passages(
         start = 0
         while start < len(sentences):
             end = start + int(rng.integers(1, 5))
-            texts.append(joint.join(sentences[start:end]))
+            texts.append(" ".join(sentences[start:end]))  # a blank is nothing to the tokenizer, in Chinese neither
             start = end
     return [{"input_ids": ids} for ids in tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]]
 
@@ -239,10 +228,7 @@ def cooccurrence_vectors(
     from scipy.sparse import coo_array
     from scipy.sparse.linalg import svds
     sentences = [list(s) for s in sentences]
-    count: dict[str, int] = {}
-    for sentence in sentences:
-        for word in sentence: count[word] = count.get(word, 0) + 1
-    words = sorted(word for word, n in count.items() if n >= least)
+    words = sorted(word for word, n in Counter(chain.from_iterable(sentences)).items() if n >= least)
     index = {word: i for i, word in enumerate(words)}
     coded = [[index.get(word, -1) for word in sentence] for sentence in sentences]
     flat = np.concatenate([[*s, *[-1] * window] for s in coded])
@@ -257,8 +243,6 @@ def cooccurrence_vectors(
     return Vectors(words, (u * np.sqrt(s)).astype(np.float32))
 
 # %% ../nbs/06_tinybert.ipynb #augmenter
-def _is_cjk(char: str) -> bool: return "\u3400" <= char <= "\u9fff" or "\uf900" <= char <= "\ufaff"
-
 @dataclass
 class _Draft:
     "A text in the making: words, what stands between them, and the pieces of each word."

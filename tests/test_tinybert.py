@@ -16,7 +16,10 @@ from bertcourse.distillation import cache_logits, new_model, observe, soft_loss,
 from bertcourse.files import FileError
 from bertcourse.tasks import Answering, Classification, Regression, Tagging
 from bertcourse.tinybert import (
-    Augmenter,  # fmt: skip
+    ABLATIONS,  # fmt: skip
+    COLUMNS,
+    GLUE,
+    Augmenter,
     Intermediate,
     Prediction,
     Terms,
@@ -203,6 +206,12 @@ def test_what_does_not_fit_is_refused():
 def test_configurations_of_the_paper():
     counted = {name: count_parameters(SHAPES[name].config()) for name in ("TinyBERT-4", "TinyBERT-6")}
     assert counted == {"TinyBERT-4": 14_350_248, "TinyBERT-6": 66_955_008}
+
+
+@pytest.mark.parametrize("rows, columns", [(GLUE, len(COLUMNS)), (ABLATIONS, 4)], ids=["table 1", "tables 2 to 4"])
+def test_the_papers_averages(rows, columns):
+    for name, (*cells, mean) in rows.items():
+        assert len(cells) == columns and np.mean(cells) == pytest.approx(mean, abs=0.051), name
 
 
 # --- stages -------------------------------------------------------------------------------------------------------
