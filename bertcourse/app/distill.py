@@ -45,14 +45,14 @@ from bertcourse.app.finetune import (
     value_of,
     write_json,
 )
-from bertcourse.app.messages import UserError, plural, reader_language
+from bertcourse.app.messages import UserError, plural
 from bertcourse.app.pretrain import (
     METRICS,
     WORK,
     Interruption,
     SaveEvery,
     Workplace,
-    failed,
+    conduct,
     load,
     name_of,
     positive,
@@ -285,23 +285,23 @@ def asked(args: argparse.Namespace) -> Job:
                [describe(option, file) for option, file in files.items()], command_line(args))
 
 
-def recorded(args: argparse.Namespace) -> Job:
-    """What an unfinished run was asked for, and is now again. Raises `UserError`."""
+def recorded(args: argparse.Namespace, settings: Iterable[str] = tuple(DEFAULTS)) -> Job:
+    """What an unfinished run was asked for, and is now again; `settings` are those that its method has. Raises `UserError`."""
     was = load(args.out / WORK / "run.json")
     if "settings" in was and "teacher" not in was:
         raise UserError(f"{args.out} holds a run of `bertcourse finetune`: go on with it by that command, or choose another folder",
                         f"{args.out} 里是 `bertcourse finetune` 的训练：请用那个命令继续，或换一个文件夹")
     if was.keys() != {field.name for field in fields(Job)} or not isinstance(was["settings"], dict) \
-            or was["settings"].keys() != DEFAULTS.keys():
+            or was["settings"].keys() != set(settings):
         raise UserError(f"{args.out / WORK} does not say what the run was: remove it and start again",
                         f"{args.out / WORK} 没有记下那次训练是什么：请删除后重新开始")
-    compare(args, was)
+    compare(args, was, settings)
     job = Job(**was)
     finetune.check_unchanged(args.out, job)
     return job
 
 
-def compare(args: argparse.Namespace, was: Mapping[str, Any]) -> None:
+def compare(args: argparse.Namespace, was: Mapping[str, Any], settings: Iterable[str] = tuple(DEFAULTS)) -> None:
     """Raises `UserError` when options ask for something else than a run was (`run.json`, or the metrics)."""
     def now(old: Any, new: Any) -> Any:  # the metrics know a folder by its name only
         return base_name(new) if isinstance(new, str) and isinstance(old, str) and not Path(old).is_absolute() else new
@@ -311,7 +311,7 @@ def compare(args: argparse.Namespace, was: Mapping[str, Any]) -> None:
         changed.append(("teacher", was["teacher"], now(was["teacher"], place_of(args.teacher))))
     if args.student is not None:
         changed.append(("student", was["student"], now(was["student"], read_student(args.student))))
-    changed += [(name, was["settings"][name], getattr(args, name)) for name in DEFAULTS if getattr(args, name) is not None]
+    changed += [(name, was["settings"][name], getattr(args, name)) for name in settings if getattr(args, name) is not None]
     finetune.check_same(args.out, changed, given_files(args), was["files"])
 
 
@@ -411,7 +411,7 @@ def read_augmented(job: Job, teacher: Any, data: Data, tell: Narrator) -> Any:  
     return found
 
 
-def unlabelled(task: Any, rows: Any) -> list[dict[str, Any]]:
+def without_labels(task: Any, rows: Any) -> list[dict[str, Any]]:
     """Encoded rows without what is right; of words only which pieces carry a tag."""
     encoded = task.encode(rows, labelled=False)
     if task.name == "ner":
@@ -423,7 +423,7 @@ def encode(job: Job, teacher: Any, data: Data, augmented: Any) -> list[dict[str,
     """The rows to train on, as the teacher reads them."""
     parts = [data.splits["train"], *([augmented] if augmented is not None else [])]
     if job.method == "tinybert":
-        return [row for part in parts for row in unlabelled(teacher.task, part)]
+        return [row for part in parts for row in without_labels(teacher.task, part)]
     return [row for part in parts for row in finetune.inputs(teacher.task.encode(part))]
 
 
@@ -531,21 +531,24 @@ class Beginning:
 def begin(job: Job, teacher: Any) -> Beginning:
     """The student's configuration, checked against the teacher and the method. Raises `UserError`."""
     theirs = teacher.model.config
-    if isinstance(job.student, dict):
-        found = Beginning(configuration(job.student, theirs))
-    elif job.student == "distilbert-6":
-        found = Beginning(configuration({"model_type": "distilbert", "num_hidden_layers": 6}, theirs))
-    elif job.student in STUDENTS:
-        from bertcourse.bert import SHAPES
-        shape = SHAPES[STUDENTS[job.student]].config()
-        found = Beginning(configuration({"model_type": shape.model_type} | {name: getattr(shape, name) for name in SHAPE}, theirs))
-    else:
-        found = begin_with_checkpoint(job, teacher)
+    named = isinstance(job.student, dict) or job.student in STUDENTS
+    found = Beginning(shape_of(job.student, theirs)) if named else begin_with_checkpoint(job, teacher)
     check_method(job, found.config, theirs)
     chosen = job.settings["init_layers"]
     if isinstance(chosen, list):
         check_init_layers(chosen, found, theirs)
     return found
+
+
+def shape_of(student: str | Mapping[str, Any], theirs: Any) -> Any:  # of transformers
+    """The configuration of a name of `STUDENTS`, or that which was given. Raises `UserError`."""
+    if student == "distilbert-6":
+        student = {"model_type": "distilbert", "num_hidden_layers": 6}
+    elif isinstance(student, str):
+        from bertcourse.bert import SHAPES
+        shape = SHAPES[STUDENTS[student]].config()
+        student = {"model_type": shape.model_type} | {name: getattr(shape, name) for name in SHAPE}
+    return configuration(student, theirs)
 
 
 def begin_with_checkpoint(job: Job, teacher: Any) -> Beginning:
@@ -575,20 +578,22 @@ def check_method(job: Job, ours: Any, theirs: Any) -> None:
         raise UserError(f"--method distilbert compares directions, and the student is {width} wide, the teacher {others}: make it as wide, "
                         "or take --method kd or tinybert",
                         f"--method distilbert 要比较方向，而学生宽 {width}，教师宽 {others}：请改成一样宽，或改用 --method kd、tinybert")
-    if job.method != "tinybert":
+    if job.method not in ("tinybert", GENERAL):
         return
+    or_kd, or_kd_zh = (", or take --method kd", "，或改用 --method kd") if job.method == "tinybert" else ("", "")  # text has no labels
     heads, others = ours.num_attention_heads, theirs.num_attention_heads
     if heads != others:
-        raise UserError(f"--method tinybert compares head by head, and the student has {heads}, the teacher {others}: give it as many, or "
-                        "take --method kd", f"--method tinybert 逐头比较，而学生有 {heads} 个头，教师有 {others} 个：请改成一样多，或改用 --method kd")
-    check_mapping(job.settings["mapping"], ours.num_hidden_layers, theirs.num_hidden_layers)
+        raise UserError(f"--method {job.method} compares head by head, and the student has {heads}, the teacher {others}: give it as many"
+                        f"{or_kd}", f"--method {job.method} 逐头比较，而学生有 {heads} 个头，教师有 {others} 个：请改成一样多{or_kd_zh}")
+    layers, others = ours.num_hidden_layers, theirs.num_hidden_layers
+    if layers > others:
+        raise UserError(f"the student has {plural(layers, 'layer')}, the teacher only {others}: give it fewer{or_kd}",
+                        f"学生有 {layers} 层，教师只有 {others} 层：请减少学生的层数{or_kd_zh}")
+    check_mapping(job.settings["mapping"], layers, others)
 
 
 def check_mapping(mapping: str, ours: int, theirs: int) -> None:
-    """Raises `UserError` where the student's layers have none to learn from."""
-    if ours > theirs:
-        raise UserError(f"the student has {plural(ours, 'layer')}, the teacher only {theirs}: give it fewer, or take --method kd",
-                        f"学生有 {ours} 层，教师只有 {theirs} 层：请减少学生的层数，或改用 --method kd")
+    """Raises `UserError` for layers that cannot be spread evenly."""
     if mapping == "uniform" and theirs % ours:
         few = [str(n) for n in range(1, theirs + 1) if theirs % n == 0]
         raise UserError(f"{ours} layers cannot be spread evenly over the teacher's {theirs}: take --mapping top or bottom, or "
@@ -853,15 +858,13 @@ def costs(teacher: Any, student: Any, row: Mapping[str, Any], collate: Any) -> d
     """Size, operations and time of a forward pass over one text, of both."""
     import torch
 
-    from bertcourse.distillation import race, weigh
+    from bertcourse.distillation import race, unlabelled, weigh
     models = {"teacher": teacher, "student": student}
     device = teacher.device
-    batch = {name: value.to(device) for name, value in collate([row]).items() if name in ("input_ids", "token_type_ids", "attention_mask")}
+    batch = {name: value.to(device) for name, value in unlabelled(collate([row])).items()}
     for model in models.values():
-        model.to(device).eval().set_attn_implementation("eager")  # PyTorch does not count within its fused attention
+        model.to(device).eval().set_attn_implementation("sdpa")  # what one would run
     weights = {name: weigh(model, batch) for name, model in models.items()}
-    for model in models.values():
-        model.set_attn_implementation("sdpa")  # what one would run
     times = {name: statistics.median(found) for name, found in race(models, batch, ROUNDS).items()}
     of = {name: side_by_side(*(weights[who][name] for who in models)) for name in ("parameters", "megabytes", "gflops")}
     gflops = of.pop("gflops")
@@ -1151,35 +1154,7 @@ def start(args: argparse.Namespace, lang: str, interruption: Interruption, state
 def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     """Distil and report: 0, or 130 when interrupted. Raises `UserError`."""
     from bertcourse.app import general
-    lang, state = reader_language(), {}
     way = general if general.is_asked_for(args) else sys.modules[__name__]
-    metrics = None
-    with Interruption(lang) as interruption, warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="sklearn")  # of scores where all rows, or all guesses, are of one class
-        try:
-            metrics = way.start(args, lang, interruption, state)
-        except KeyboardInterrupt:
-            pass
-        except OSError as error:
-            raise failed(args.out, error, state.get("place")) from None
-    if metrics is None:
-        return stopped(args, lang, state.get("place"))
-    if args.json:
-        print(json.dumps({"out": str(args.out)} | metrics, ensure_ascii=False, indent=1))
-    elif not args.quiet:
-        print(way.summary(args.out, metrics, lang))
-    return 0
-
-
-def stopped(args: argparse.Namespace, lang: str, place: Workplace | None) -> int:
-    """Say what an interrupted run has left and how to go on; returns 130."""
-    step = place.saved() if place else 0
-    command = shlex.join(["bertcourse", "distill", "--out", str(args.out), "--resume"])
-    if place and place.kept():
-        en, zh = f"stopped at step {step:,}; to go on: {command}", f"停在第 {step:,} 步；继续：{command}"
-    else:
-        en, zh = "stopped before training began: nothing was written", "训练开始前就停下了：什么也没有写"
-    if args.json:
-        print(json.dumps({"out": str(args.out), "finished": False, "step": step}))
-    print(f"bertcourse: {zh if lang == 'zh' else en}", file=sys.stderr)
-    return 130
+        return conduct("distill", args, way.start, way.summary)

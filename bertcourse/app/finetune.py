@@ -24,7 +24,7 @@ from typing import Any
 from bertcourse import __version__
 from bertcourse.app import pretrain
 from bertcourse.app.atomic import file_digest
-from bertcourse.app.messages import UserError, plural, reader_language
+from bertcourse.app.messages import UserError, plural
 from bertcourse.app.pretrain import (
     METRICS,
     WORK,
@@ -32,7 +32,7 @@ from bertcourse.app.pretrain import (
     SaveEvery,
     Teller,
     Workplace,
-    failed,
+    conduct,
     load,
     name_of,
     positive,
@@ -832,34 +832,6 @@ def start(args: argparse.Namespace, lang: str, interruption: Interruption, state
 
 def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     """Fine-tune and report: 0, or 130 when interrupted. Raises `UserError`."""
-    lang, state = reader_language(), {}
-    metrics = None
-    with Interruption(lang) as interruption, warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="sklearn")  # of scores where all rows, or all guesses, are of one class
-        try:
-            metrics = start(args, lang, interruption, state)
-        except KeyboardInterrupt:
-            pass
-        except OSError as error:
-            raise failed(args.out, error, state.get("place")) from None
-    if metrics is None:
-        return stopped(args, lang, state.get("place"))
-    if args.json:
-        print(json.dumps({"out": str(args.out)} | metrics, ensure_ascii=False, indent=1))
-    elif not args.quiet:
-        print(summary(args.out, metrics, lang))
-    return 0
-
-
-def stopped(args: argparse.Namespace, lang: str, place: Workplace | None) -> int:
-    """Say what an interrupted run has left and how to go on; returns 130."""
-    step = place.saved() if place else 0
-    command = shlex.join(["bertcourse", "finetune", "--out", str(args.out), "--resume"])
-    if place and place.kept():
-        en, zh = f"stopped at step {step:,}; to go on: {command}", f"停在第 {step:,} 步；继续：{command}"
-    else:
-        en, zh = "stopped before training began: nothing was written", "训练开始前就停下了：什么也没有写"
-    if args.json:
-        print(json.dumps({"out": str(args.out), "finished": False, "step": step}))
-    print(f"bertcourse: {zh if lang == 'zh' else en}", file=sys.stderr)
-    return 130
+        return conduct("finetune", args, start, summary)

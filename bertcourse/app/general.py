@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
+import math
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from bertcourse.app import distill, finetune, pretrain
+from bertcourse.app.distill import Job
 from bertcourse.app.finetune import Narrator, base_name, describe, finite, place_of, write_json
 from bertcourse.app.messages import UserError, plural
 from bertcourse.app.pretrain import METRICS, WORK, Interruption, SaveEvery, Workplace, load, name_of, training, writing
@@ -30,20 +31,6 @@ DOCUMENTS = 6000  # of the toy world
 LONGEST = 128  # pieces of a passage, as in the paper
 HELD_OUT = 256  # passages at most, on which the terms are measured
 TERMS = ("embedding", "attention", "hidden")
-
-
-@dataclass
-class Job:
-    """What is asked for. `run.json` holds it, so that `--resume` needs no other option."""
-
-    teacher: str
-    student: str | dict[str, Any]
-    settings: dict[str, Any]
-    paths: dict[str, str]  # {"train": absolute path}, or nothing: the toy world
-    files: list[dict[str, Any]]
-    command: str
-    fingerprint: str = ""  # of the teacher's weights
-    method: str = METHOD
 
 
 def is_asked_for(args: argparse.Namespace) -> bool:
@@ -76,36 +63,10 @@ def check_arguments(args: argparse.Namespace) -> None:
 def asked(args: argparse.Namespace) -> Job:
     """What is asked for now."""
     settings = {name: default if getattr(args, name) is None else getattr(args, name) for name, default in DEFAULTS.items()}
-    files = {"train": args.train} if args.train else {}
-    return Job(place_of(args.teacher), distill.read_student(args.student), settings,
+    files = distill.given_files(args)
+    return Job(place_of(args.teacher), distill.read_student(args.student), METHOD, settings,
                {option: str(file.resolve()) for option, file in files.items()},
                [describe(option, file) for option, file in files.items()], distill.command_line(args))
-
-
-def recorded(args: argparse.Namespace) -> Job:
-    """What an unfinished run was asked for, and is now again. Raises `UserError`."""
-    was = load(args.out / WORK / "run.json")
-    if was.keys() != {field.name for field in fields(Job)}:
-        raise UserError(f"{args.out / WORK} does not say what the run was: remove it and start again",
-                        f"{args.out / WORK} 没有记下那次训练是什么：请删除后重新开始")
-    compare(args, was)
-    job = Job(**was)
-    finetune.check_unchanged(args.out, job)
-    return job
-
-
-def compare(args: argparse.Namespace, was: Mapping[str, Any]) -> None:
-    """Raises `UserError` when options ask for something else than a run was (`run.json`, or the metrics)."""
-    def now(old: Any, new: Any) -> Any:  # the metrics know a folder by its name only
-        return base_name(new) if isinstance(new, str) and isinstance(old, str) and not Path(old).is_absolute() else new
-
-    changed = [("method", was["method"], args.method or was["method"])]
-    if args.teacher is not None:
-        changed.append(("teacher", was["teacher"], now(was["teacher"], place_of(args.teacher))))
-    if args.student is not None:
-        changed.append(("student", was["student"], now(was["student"], distill.read_student(args.student))))
-    changed += [(name, was["settings"][name], getattr(args, name)) for name in DEFAULTS if getattr(args, name) is not None]
-    finetune.check_same(args.out, changed, {"train": args.train} if args.train else {}, was["files"])
 
 
 # --- teacher, text, student ---------------------------------------------------------------------------------------
@@ -137,22 +98,14 @@ def read(job: Job, profile: Any, tokenizer: Any) -> tuple[list[dict[str, Any]], 
     from bertcourse import corpus
     from bertcourse.pieces import read_text
     from bertcourse.tinybert import passages
-    most = min(LONGEST, tokenizer.model_max_length)
-    if job.paths:
-        documents = list(read_text([Path(job.paths["train"])]))
-        chinese = sum("\u3400" <= c <= "\u9fff" for d in documents[:1000] for s in d for c in s)
-        joint = "" if 2 * chinese > sum(len(s) for d in documents[:1000] for s in d) else " "
-        rows = passages(documents, tokenizer, most, job.settings["seed"], joint)
-    else:
-        rows = [row for lang in profile.languages
-                for row in passages(corpus.texts(DOCUMENTS // len(profile.languages), lang=lang, split="train"), tokenizer, most,
-                                    job.settings["seed"], "" if lang == "zh" else " ")]
-    every = max(2, len(rows) // HELD_OUT)
-    held, kept = rows[::every][:HELD_OUT], [row for i, row in enumerate(rows) if i % every or i // every >= HELD_OUT]
-    if not kept:
+    documents = read_text([Path(job.paths["train"])]) if job.paths else chain.from_iterable(
+        corpus.texts(DOCUMENTS // len(profile.languages), lang=lang, split="train") for lang in profile.languages)
+    rows = passages(documents, tokenizer, min(LONGEST, tokenizer.model_max_length), job.settings["seed"])
+    every = max(2, math.ceil(len(rows) / HELD_OUT))
+    if len(rows) < 2:
         raise UserError(f"{Path(job.paths['train']).name} holds a single passage: give more text",
                         f"{Path(job.paths['train']).name} 只有一段：请给出更多文本")
-    return kept, held
+    return [row for i, row in enumerate(rows) if i % every], rows[::every]
 
 
 def make_student(job: Job, teacher: Any) -> Any:
@@ -160,17 +113,9 @@ def make_student(job: Job, teacher: Any) -> Any:
     import torch
     from transformers import AutoModel
 
-    from bertcourse.bert import SHAPES
     from bertcourse.distillation import new_model
-    given = job.student
-    if given == "distilbert-6":
-        given = {"model_type": "distilbert", "num_hidden_layers": 6}
-    elif isinstance(given, str):
-        shape = SHAPES[distill.STUDENTS[given]].config()
-        given = {"model_type": shape.model_type} | {name: getattr(shape, name) for name in distill.SHAPE}
-    config = distill.configuration(given, teacher.config)
-    tinybert = distill.Job("", "", "tinybert", {"mapping": job.settings["mapping"]}, {}, [], "")
-    distill.check_method(tinybert, config, teacher.config)
+    config = distill.shape_of(job.student, teacher.config)
+    distill.check_method(job, config, teacher.config)
     torch.manual_seed(job.settings["seed"])
     return new_model(config)(AutoModel, "eager").to(teacher.device)
 
@@ -178,19 +123,15 @@ def make_student(job: Job, teacher: Any) -> Any:
 # --- the run ------------------------------------------------------------------------------------------------------
 
 def terms_of(pupil: Any, rows: list[dict[str, Any]], pad_id: int) -> dict[str, float]:
-    """The mean of each term over passages, those of a batch weighing alike."""
+    """The mean of each term over passages."""
+    from functools import partial
+
     import torch
 
-    from bertcourse.training import pad
-    was, sums = pupil.training, dict.fromkeys(TERMS, 0.0)
-    pupil.eval()
-    with torch.no_grad():
-        for i in range(0, len(rows), 32):
-            batch = {name: value.to(pupil.teacher.device) for name, value in pad(rows[i:i + 32], pad_id).items()}
-            for name, term in pupil(**batch).terms.items():
-                sums[name] += float(term) * len(rows[i:i + 32]) / len(rows)
-    pupil.train(was)
-    return sums
+    from bertcourse.training import evaluate, pad
+    found = evaluate(pupil, rows, collate=partial(pad, pad_id=pad_id), loss=lambda model, batch: torch.stack([*model(**batch).terms.values()]),
+                     items=lambda batch: [len(batch["input_ids"])] * len(TERMS))
+    return dict(zip(TERMS, found["terms"]))
 
 
 def save(job: Job, folder: Path, work: Path, pupil: Any, history: Any) -> None:
@@ -264,23 +205,22 @@ def draw_curves(history: Any, path: Path) -> None:
 
 def start(args: argparse.Namespace, lang: str, interruption: Interruption, state: dict[str, Any]) -> dict[str, Any]:
     """Check all, then work. Returns the metrics. `state` tells the caller about the work place."""
-    from bertcourse.app.distill import learning_rate
     check_arguments(args)
     if args.resume and load(args.out / METRICS).get("method") == METHOD:
         metrics = load(args.out / METRICS)
-        compare(args, metrics)
+        distill.compare(args, metrics, DEFAULTS)
         shutil.rmtree(args.out / WORK, ignore_errors=True)
         return metrics
     found = distill.look_at(args.out, args.resume)
     if found == "new" and (args.teacher is None or args.student is None):
         raise UserError(f"there is no run in {args.out} to go on with: check --out, or leave --resume out",
                         f"{args.out} 里没有可以继续的训练：请检查 --out，或去掉 --resume")
-    tell, job = Narrator(lang, args.quiet), recorded(args) if found == "unfinished" else asked(args)
+    tell, job = Narrator(lang, args.quiet), distill.recorded(args, DEFAULTS) if found == "unfinished" else asked(args)
     profile, teacher, tokenizer = open_teacher(job, args.out)
     student = make_student(job, teacher)
     rows, held = read(job, profile, tokenizer)
     s = job.settings
-    rate = learning_rate(student.config.hidden_size, random=True) if s["lr"] == "auto" else s["lr"]
+    rate = distill.learning_rate(student.config.hidden_size, random=True) if s["lr"] == "auto" else s["lr"]
     precision = finetune.choose_precision(s["precision"])
     counts = {"teacher": distill.parameters(teacher), "student": distill.parameters(student)}
     tell.state(f"teacher {base_name(job.teacher)}: {counts['teacher']:,} parameters; student {distill.shown_student(job.student)}: "
@@ -291,9 +231,7 @@ def start(args: argparse.Namespace, lang: str, interruption: Interruption, state
                f"学习率 {rate:g}，精度 {precision}")
     with Workplace(args.out, interruption) as place, writing():
         state["place"], work = place, place.path
-        partial = work / ".run.json"
-        partial.write_text(json.dumps(asdict(job), ensure_ascii=False, indent=1), encoding="utf-8")
-        os.replace(partial, work / "run.json")
+        job.write(work / "run.json")
         if not (work / "tokenizer").is_dir():
             distill.save_tokenizer(profile.tokenizer(), work / "tokenizer")
         metrics = train(job, teacher, student, rows, held, rate, precision, tokenizer.pad_token_id or 0, work, tell, interruption, args.out)

@@ -1146,6 +1146,11 @@ def start(args: argparse.Namespace, lang: str, interruption: Interruption, state
 
 def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     """Pre-train and report: 0, or 130 when interrupted. Raises `UserError`."""
+    return conduct("pretrain", args, start, summary, task="pretraining")
+
+
+def conduct(command: str, args: argparse.Namespace, start: Callable, summary: Callable, **about: str) -> int:
+    """Let a command that trains do its work and report it: 0, or 130 when interrupted. Raises `UserError`."""
     lang, state = reader_language(), {}
     metrics = None
     with Interruption(lang) as interruption:
@@ -1156,7 +1161,7 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
         except OSError as error:
             raise failed(args.out, error, state.get("place")) from None
     if metrics is None:
-        return stopped(args, lang, state.get("place"))
+        return stopped(command, args, lang, state.get("place"), about)
     if args.json:
         print(json.dumps({"out": str(args.out)} | metrics, ensure_ascii=False, indent=1))
     elif not args.quiet:
@@ -1173,15 +1178,15 @@ def failed(out: Path, error: OSError, place: Workplace | None) -> UserError:
     return UserError(f"{why}; nothing was written: mend this and start again", f"{why}；什么也没有写：解决之后请重新开始")
 
 
-def stopped(args: argparse.Namespace, lang: str, place: Workplace | None) -> int:
+def stopped(command: str, args: argparse.Namespace, lang: str, place: Workplace | None, about: Mapping[str, str]) -> int:
     """Say what an interrupted run has left and how to go on; returns 130."""
     step = place.saved() if place else 0
-    command = shlex.join(["bertcourse", "pretrain", "--out", str(args.out), "--resume"])
+    again = shlex.join(["bertcourse", command, "--out", str(args.out), "--resume"])
     if place and place.kept():
-        en, zh = f"stopped at step {step:,}; to go on: {command}", f"停在第 {step:,} 步；继续：{command}"
+        en, zh = f"stopped at step {step:,}; to go on: {again}", f"停在第 {step:,} 步；继续：{again}"
     else:
         en, zh = "stopped before training began: nothing was written", "训练开始前就停下了：什么也没有写"
     if args.json:
-        print(json.dumps({"out": str(args.out), "task": "pretraining", "finished": False, "step": step}))
+        print(json.dumps({"out": str(args.out), **about, "finished": False, "step": step}))
     print(f"bertcourse: {zh if lang == 'zh' else en}", file=sys.stderr)
     return 130
