@@ -321,17 +321,23 @@ def test_interrupted(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_long_texts_pass_unchanged():
-    long = {"sentence": "a dog " * 70, "label": "up"}
+def test_long_texts_change_beyond_the_models_places():
+    long = {"sentence": "a dog " * 70, "label": "up"}  # 140 pieces
     code, out, err = call("--task", "classification", "-n", 2, stdin=json_lines([SENTENCES[0], long, long, SENTENCES[2]]))
     rows = [json.loads(line) for line in out.splitlines()]
-    assert code == 0 and len(rows) == 8 and rows[3:5] == [long, long]
-    assert err.count("line 2: longer than 126 pieces") == 1 and "line 3" not in err and "2 too long" in err
+    assert code == 0 and len(rows) == 12 and rows[3] == rows[6] == long
+    for row in rows[4:6] + rows[7:9]:
+        words = row["sentence"].split()
+        assert len(words) == 140 and row["sentence"].endswith(" ")
+        assert words[:10] != ["a", "dog"] * 5 and words[-10:] != ["a", "dog"] * 5, "at both ends"
     short = made("--task", "classification", "-n", 2, stdin=json_lines([SENTENCES[0], SENTENCES[1], SENTENCES[1], SENTENCES[2]]))
     assert short[-3:] == rows[-3:], "the rows after it have the same random numbers"
     pair = {"sentence1": "a dog " * 32, "sentence2": "a cat " * 32}
-    assert made("--task", "pairs", "-n", 2, stdin=json_lines([pair])) == [pair]
-    assert made("--task", "ner", "-n", 2, "--only-new", stdin=json_lines([{"tokens": ["dog"] * 130}])) == []
+    first, second = made("--task", "pairs", "-n", 2, "--only-new", stdin=json_lines([pair]))
+    assert first["sentence1"] != pair["sentence1"] and first["sentence2"] == pair["sentence2"]
+    assert second["sentence1"] == pair["sentence1"] and second["sentence2"] != pair["sentence2"]
+    for row in made("--task", "ner", "-n", 2, "--only-new", stdin=json_lines([{"tokens": ["dog"] * 130}])):
+        assert len(row["tokens"]) == 130 and row["tokens"] != ["dog"] * 130
 
 
 def test_the_language_is_that_of_the_first_rows(monkeypatch):

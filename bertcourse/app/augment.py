@@ -18,7 +18,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from bertcourse.app.finetune import ALIASES, TASKS, Narrator, columns, kind_of
+from bertcourse.app.finetune import ALIASES, TASKS, Narrator, columns, kind_of, language_in
 from bertcourse.app.messages import UserError, plural, reader_language
 from bertcourse.app.predict import DIGITS, HAN, UNREADABLE, batches, check_fit, check_out, cut, open_model, reading, text_of, writing
 from bertcourse.app.pretrain import unusable, whole
@@ -27,7 +27,6 @@ KINDS = tuple(kind for kind in TASKS if kind != "qa")
 TARGETS = ("label", "ner_tags")
 TABLES = (".tsv", ".csv", ".json", ".conll", ".bio")  # read whole; and .txt for ner
 LOOK = 32  # rows that tell the language; not a batch, so that its size changes nothing
-LOGITS = 2**28  # numbers that the model may give at a time: 1 GiB
 UNIT = re.compile(rf"[{HAN}]|[^\s{HAN}]+")  # what counts as a word where changes are counted
 USAGE = "bertcourse augment [FILE|-] --task TASK --model MODEL [option ...]"
 EPILOG = """others: -n N variants of each row (20), -p X probability that a word changes (0.4), -k N candidates for it (15),
@@ -208,10 +207,8 @@ def inputs_of(row: Mapping[str, Any]) -> list[str]:
 
 
 def language_of(rows: Iterable[Placed]) -> str:
-    """Of most of the rows: "zh" if they are written in Chinese characters."""
-    text = json.dumps([[placed.row[column] for column in inputs_of(placed.row)] for placed in rows], ensure_ascii=False)
-    chinese = sum("\u3400" <= char <= "\u9fff" for char in text)
-    return "zh" if 2 * chinese > sum(char.isascii() and char.isalpha() for char in text) else "en"
+    """Of most of the rows."""
+    return language_in(json.dumps([[placed.row[column] for column in inputs_of(placed.row)] for placed in rows], ensure_ascii=False))
 
 
 # --- the models ---------------------------------------------------------------------------------------------------
@@ -275,8 +272,7 @@ def open_augmenter(args: argparse.Namespace, profile: Any, lang: str | None, nea
     tokenizer = profile.tokenizer(lang)
     model = profile.model(AutoModelForMaskedLM, lang).to("cuda" if torch.cuda.is_available() else "cpu")
     check_model(args.model, tokenizer, model)
-    room = LOGITS // (tokenizer.model_max_length * model.config.vocab_size)
-    augmenter = Augmenter(tokenizer, model, near, args.p, args.k, batch_size=max(1, min(256, room)))
+    augmenter = Augmenter(tokenizer, model, near, args.p, args.k)
     most = int(augmenter._allowed.sum(1).max())
     if args.k > most:
         raise UserError(f"-k {args.k} is more than the {most:,} whole words of {args.model}: choose at most that",
@@ -306,7 +302,6 @@ class Counts:
 
     read: int = 0
     written: int = 0
-    long: int = 0
     words: int = 0
     changed: int = 0
 
@@ -323,20 +318,6 @@ class Work:
     teacher: Any = None
     teacher_name: str = ""
     counts: Counts = field(default_factory=Counts)
-
-
-def too_long(work: Work, placed: Placed) -> bool:
-    """Has a row more pieces than the model has places? Says so of the first."""
-    tokenizer, texts = work.augmenter.tokenizer, [placed.row[column] for column in inputs_of(placed.row)]
-    room = tokenizer.model_max_length - tokenizer.num_special_tokens_to_add(pair=len(texts) == 2)
-    coded = tokenizer(texts, is_split_into_words=isinstance(texts[0], list), add_special_tokens=False, truncation=False, verbose=False)
-    if sum(map(len, coded["input_ids"])) <= room:
-        return False
-    said = placed.at.error(f"longer than {room} pieces, no variants of it are made: shorten or split it",
-                           f"超过 {room} 个 token，没有为它生成变体：请缩短或拆开")
-    work.once("long", said.en, said.zh)
-    work.counts.long += 1
-    return True
 
 
 def check_row(work: Work, placed: Placed) -> None:
@@ -384,12 +365,10 @@ def make(work: Work, batch: Sequence[Placed]) -> list[dict[str, Any]]:
         if work.teacher:
             check_row(work, placed)
     names = inputs_of(batch[0].row)
-    long = [too_long(work, placed) for placed in batch]
-    texts = [tuple("" if skip else placed.row[name] for name in names) for placed, skip in zip(batch, long)]  # "" keeps a row's number
+    texts = [tuple(placed.row[name] for name in names) for placed in batch]
     found = work.augmenter(texts, work.n, work.seed, work.counts.read)
     made, unlabelled = [], []
-    for placed, text, variants, skip in zip(batch, texts, found, long):
-        variants = [] if skip else variants
+    for placed, text, variants in zip(batch, texts, found):
         new = [placed.row | dict(zip(names, variant)) for variant in variants]
         old = [] if work.only_new else [placed.row]
         unlabelled += new if len(placed.row) > len(names) else old + new
@@ -410,10 +389,8 @@ def summary(counts: Counts, skipped: int, zh: bool) -> str:
     share = counts.changed / max(counts.words, 1)
     if zh:
         said = f"读入 {counts.read:,} 条，写出 {counts.written:,} 条，变体里 {share:.1%} 的词已换"
-        said += f"，太长而没有变体 {counts.long:,} 条" if counts.long else ""
         return said + (f"，跳过 {skipped:,} 条：标签为“-”" if skipped else "")
     said = f"{plural(counts.read, 'row')} read, {counts.written:,} written, {share:.1%} of the words changed"
-    said += f", {counts.long:,} too long for variants" if counts.long else ""
     return said + (f", {skipped:,} skipped: label \"-\"" if skipped else "")
 
 

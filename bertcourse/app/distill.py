@@ -950,23 +950,14 @@ def draw_curves(histories: Mapping[str, Any], metric: str, level: float | None, 
 
 def card(name: str, metrics: Mapping[str, Any], auto_class: str, example: str) -> str:
     """The model card, in both languages."""
-    data, s, test = metrics["data"], metrics["settings"], metrics["test"]
-    files = "\n".join(f"| `{f['name']}` | {f['option']} | {f['bytes']:,} | `{f['sha256'][:16]}` |" for f in metrics["files"])
-    rows = ", ".join(f"{option} {count:,}" for option, count in data["rows"].items())
-    left_out, notes = sum(data["skipped"].values()), "（dev 从训练文件里留出 / dev held out of the training file）" if data["held_out"] else ""
-    notes += f"；跳过 / skipped: {left_out:,}" if left_out else ""
-    notes += f"；改正了位置的答案 / answers moved: {moved:,}" if (moved := sum(data["moved"].values())) else ""
+    teacher, student = metrics["teacher"], metrics["student"]
     against = "\n".join(f"| {zh if zh == en else f'{zh} / {en}'} | {' | '.join(cells)} |" for zh, en, *cells in table(metrics))
-    each = "\n".join(f"| {METRIC_NAMES[k]} / {k} | {value_of(k, v)} |" + (f" {value_of(k, test[k])} |" if test else "")
-                     for k, v in metrics["dev"].items() if k in METRIC_NAMES)
-    head = "| | dev |" + (" test |\n|---|---|---|" if test else "\n|---|---|")
-    labels = ", ".join(f"`{label}`" for label in metrics["labels"]) or "–"
-    apart = ("lr", "precision", "init_layers")
-    settings = ", ".join(f"{k} {v}" for k, v in s.items() if v not in (None, {}, 0) and k not in apart)
+    beginning = f"""| 教师 / teacher | `{teacher['name']}`, weights `{teacher['fingerprint'][:16]}` |
+| 学生 / student | `{student if isinstance(student, str) else json.dumps(student)}`; {metrics['beginning']} |"""
     stages = ", ".join(f"{stage} {of['steps']:,}" for stage, of in metrics["stages"].items())
-    threshold = "" if metrics["threshold"] is None else f"\n| 无答案的阈值 / threshold of no answer | {metrics['threshold']:.3g} |"
-    best = "最好的一轮 / the best evaluation" if s["patience"] else "最后一步 / the last step"
-    teacher = metrics["teacher"]
+    settings = finetune.about_settings(metrics, beginning, stages, ("lr", "precision", "init_layers"))
+    warning = """它只为上面的数据打过分，未检查偏见与隐私；教师的错误它也学。/ It was scored on the data above only, and was not examined for bias or
+private data; it has learnt its teacher's mistakes, too."""
     return f"""---
 library_name: transformers
 pipeline_tag: {PIPELINES[metrics['task']]}
@@ -987,54 +978,13 @@ tags: [bert, {metrics['task']}, distillation]
 
 {'。/ '.join(measured(metrics))}.
 
-## 得分 / Scores
+{finetune.about_scores(metrics)}
 
-{head}
-{each}
+{finetune.about_data(metrics)}
 
-![loss, learning rate, score](curves.png)
+{settings}
 
-## 数据 / Data
-
-| 文件 / file | | 字节 / bytes | SHA-256 |
-|---|---|---|---|
-{files}
-
-条数 / rows: {rows}{notes}
-
-标签 / labels: {labels}
-
-## 设置 / Settings
-
-| | |
-|---|---|
-| 教师 / teacher | `{teacher['name']}`, weights `{teacher['fingerprint'][:16]}` |
-| 学生 / student | `{metrics['student'] if isinstance(metrics['student'], str) else json.dumps(metrics['student'])}`; {metrics['beginning']} |
-| 训练 / training | {stages} steps, {metrics['seconds'] / 60:,.1f} min; 权重 / weights: {best} |
-| 学习率 / learning rate | {metrics['lr']:g} |
-| 长度 / length | {metrics['max_length']} pieces |
-| 精度 / precision | {metrics['precision']} |{threshold}
-| 其他 / others | {settings} |
-| 命令 / command | `{metrics['command']}` |
-
-## 使用 / Use
-
-```sh
-{example}
-```
-
-```python
-from transformers import {auto_class}, AutoTokenizer
-
-model = {auto_class}.from_pretrained("{name}")
-tokenizer = AutoTokenizer.from_pretrained("{name}")
-```
-
-它只为上面的数据打过分，未检查偏见与隐私；教师的错误它也学。/ It was scored on the data above only, and was not examined for bias or
-private data; it has learnt its teacher's mistakes, too.
-
-{', '.join(f'{package} {version}' for package, version in metrics['versions'].items())}
-"""
+{finetune.about_use(metrics, name, auto_class, example, warning)}"""
 
 
 def save_folder(job: Job, folder: Path, work: Path, task: Any, student: Any, data: Data, histories: Mapping[str, Any]) -> None:

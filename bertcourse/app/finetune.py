@@ -372,12 +372,17 @@ def check_learnable(kind: str, train: Any, name: str) -> None:
                         f"{name} 里的标签全是 {min(numbers):g}：请给出不同的数")
 
 
-def language_of(train: Any) -> str:
-    """Of most of the first rows: "zh" if they are written in Chinese characters."""
-    text = json.dumps(train.select(range(min(len(train), 1_000))).remove_columns(
-        [name for name in train.column_names if name in ("label", "ner_tags", "id", "answers")])[:], ensure_ascii=False)
+def language_in(text: str) -> str:
+    """Of most of a text: "zh" if it is written in Chinese characters."""
     chinese = sum("\u3400" <= char <= "\u9fff" for char in text)
     return "zh" if 2 * chinese > sum(char.isascii() and char.isalpha() for char in text) else "en"
+
+
+def language_of(train: Any) -> str:
+    """Of most of the first rows."""
+    text = json.dumps(train.select(range(min(len(train), 1_000))).remove_columns(
+        [name for name in train.column_names if name in ("label", "ner_tags", "id", "answers")])[:], ensure_ascii=False)
+    return language_in(text)
 
 
 def inputs_of(rows: Any) -> list[str]:
@@ -631,34 +636,17 @@ PIPELINES = {"classification": "text-classification", "pairs": "text-classificat
              "ner": "token-classification", "qa": "question-answering"}
 
 
-def card(name: str, metrics: Mapping[str, Any], auto_class: str, example: str) -> str:
-    """The model card, in both languages."""
-    data, s, test = metrics["data"], metrics["settings"], metrics["test"]
+def about_data(metrics: Mapping[str, Any]) -> str:
+    """A part of a model card: the files, how many rows, the labels."""
+    data = metrics["data"]
     files = "\n".join(f"| `{f['name']}` | {f['option']} | {f['bytes']:,} | `{f['sha256'][:16]}` |" for f in metrics["files"])
     rows = ", ".join(f"{option} {count:,}" for option, count in data["rows"].items())
     left_out = sum(data["skipped"].values())
     notes = "（dev 从训练文件里留出 / dev held out of the training file）" if data["held_out"] else ""
     notes += f"；跳过 / skipped: {left_out:,}" if left_out else ""
     notes += f"；改正了位置的答案 / answers moved: {moved:,}" if (moved := sum(data["moved"].values())) else ""
-    scores = "\n".join(f"| {METRIC_NAMES[k]} / {k} | {value_of(k, v)} |" + (f" {value_of(k, test[k])} |" if test else "")
-                       for k, v in metrics["dev"].items() if k in METRIC_NAMES)
-    head = "| | dev |" + (" test |\n|---|---|---|" if test else "\n|---|---|")
     labels = ", ".join(f"`{label}`" for label in metrics["labels"]) or "–"
-    settings = ", ".join(f"{k} {v}" for k, v in s.items() if v not in (None, {}, 0) and k not in ("lr", "max_length", "precision", "lang"))
-    threshold = "" if metrics["threshold"] is None else f"\n| 无答案的阈值 / threshold of no answer | {metrics['threshold']:.3g} |"
-    kept = "最好的一轮 / the best evaluation" if s["patience"] else "最后一步 / the last step"
-    return f"""---
-library_name: transformers
-pipeline_tag: {PIPELINES[metrics['task']]}
-language: {metrics['lang']}
-tags: [bert, {metrics['task']}]
----
-
-# {name}
-
-用 `bertcourse finetune` 微调的模型，任务 {metrics['task']}。/ A model fine-tuned by `bertcourse finetune`, task {metrics['task']}.
-
-## 数据 / Data
+    return f"""## 数据 / Data
 
 | 文件 / file | | 字节 / bytes | SHA-256 |
 |---|---|---|---|
@@ -666,28 +654,45 @@ tags: [bert, {metrics['task']}]
 
 条数 / rows: {rows}{notes}
 
-标签 / labels: {labels}
+标签 / labels: {labels}"""
 
-## 得分 / Scores
+
+def about_scores(metrics: Mapping[str, Any]) -> str:
+    """A part of a model card: all scores."""
+    test = metrics["test"]
+    scores = "\n".join(f"| {METRIC_NAMES[k]} / {k} | {value_of(k, v)} |" + (f" {value_of(k, test[k])} |" if test else "")
+                       for k, v in metrics["dev"].items() if k in METRIC_NAMES)
+    head = "| | dev |" + (" test |\n|---|---|---|" if test else "\n|---|---|")
+    return f"""## 得分 / Scores
 
 {head}
 {scores}
 
-![loss, learning rate, score](curves.png)
+![loss, learning rate, score](curves.png)"""
 
-## 设置 / Settings
+
+def about_settings(metrics: Mapping[str, Any], beginning: str, steps: str, apart: Sequence[str]) -> str:
+    """A part of a model card: what it began as (rows of a table), how it was trained; settings `apart` are told elsewhere."""
+    s = metrics["settings"]
+    others = ", ".join(f"{k} {v}" for k, v in s.items() if v not in (None, {}, 0) and k not in apart)
+    threshold = "" if metrics["threshold"] is None else f"\n| 无答案的阈值 / threshold of no answer | {metrics['threshold']:.3g} |"
+    kept = "最好的一轮 / the best evaluation" if s["patience"] else "最后一步 / the last step"
+    return f"""## 设置 / Settings
 
 | | |
 |---|---|
-| 起点 / base model | `{metrics['model']}`, {metrics['parameters']:,} parameters, head: {metrics['head']} |
-| 训练 / training | {metrics['steps']:,} steps, {metrics['seconds'] / 60:,.1f} min; 权重 / weights: {kept} |
+{beginning}
+| 训练 / training | {steps} steps, {metrics['seconds'] / 60:,.1f} min; 权重 / weights: {kept} |
 | 学习率 / learning rate | {metrics['lr']:g} |
 | 长度 / length | {metrics['max_length']} pieces |
 | 精度 / precision | {metrics['precision']} |{threshold}
-| 其他 / others | {settings} |
-| 命令 / command | `{metrics['command']}` |
+| 其他 / others | {others} |
+| 命令 / command | `{metrics['command']}` |"""
 
-## 使用 / Use
+
+def about_use(metrics: Mapping[str, Any], name: str, auto_class: str, example: str, warning: str) -> str:
+    """The end of a model card: how to use the model, and what to beware of."""
+    return f"""## 使用 / Use
 
 ```sh
 {example}
@@ -700,10 +705,35 @@ model = {auto_class}.from_pretrained("{name}")
 tokenizer = AutoTokenizer.from_pretrained("{name}")
 ```
 
-它只为上面的数据打过分，未检查偏见与隐私。/ It was scored on the data above only, and was not examined for bias or private data.
+{warning}
 
 {', '.join(f'{package} {version}' for package, version in metrics['versions'].items())}
 """
+
+
+def card(name: str, metrics: Mapping[str, Any], auto_class: str, example: str) -> str:
+    """The model card, in both languages."""
+    beginning = f"| 起点 / base model | `{metrics['model']}`, {metrics['parameters']:,} parameters, head: {metrics['head']} |"
+    settings = about_settings(metrics, beginning, f"{metrics['steps']:,}", ("lr", "max_length", "precision", "lang"))
+    warning = "它只为上面的数据打过分，未检查偏见与隐私。/ It was scored on the data above only, and was not examined for bias or private data."
+    return f"""---
+library_name: transformers
+pipeline_tag: {PIPELINES[metrics['task']]}
+language: {metrics['lang']}
+tags: [bert, {metrics['task']}]
+---
+
+# {name}
+
+用 `bertcourse finetune` 微调的模型，任务 {metrics['task']}。/ A model fine-tuned by `bertcourse finetune`, task {metrics['task']}.
+
+{about_data(metrics)}
+
+{about_scores(metrics)}
+
+{settings}
+
+{about_use(metrics, name, auto_class, example, warning)}"""
 
 
 def example_of(used: Sequence[str], name: str) -> str:
