@@ -11,16 +11,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import commands
 import pytest
 import torch
 import transformers
+from commands import HAN
 
 from bertcourse import files, profiles
 from bertcourse.app import augment, cli
 from bertcourse.assets import asset
 from bertcourse.corpus_tasks import examples
 
-HAN = re.compile(r"[\u4e00-\u9fff]")
 SENTENCES = [{"sentence": "  The film, which Anna  saw in Paris, is very good! ", "label": "up"},
              {"sentence": "我的狗今天很高兴，他在公园里。", "label": "up"}, {"sentence": "The noodles were cold.", "label": "down"}]
 GRADES = ["down", "up"]
@@ -31,34 +32,13 @@ ODD = "zyxwv"  # several pieces
 
 @pytest.fixture(autouse=True, scope="module")
 def surroundings():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LC_ALL", "en_US.UTF-8")
-        patch.setenv("HF_HUB_OFFLINE", "1")
-        patch.setattr(os, "fsync", lambda _: None)
+    with commands.surroundings():
         yield
-
-
-class Stdin:
-    """Standard input with bytes, or with what gives lines."""
-
-    def __init__(self, content) -> None:
-        self.buffer = io.BytesIO(content) if isinstance(content, bytes) else content
-
-    def isatty(self) -> bool:
-        return False
 
 
 def call(*argv, stdin=b"", out=None) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of `bertcourse augment ARGV`; with `tiny`, unless a model is given."""
-    argv = [*map(str, argv)] + ([] if "--model" in argv else ["--model", "tiny"])
-    out, err = out or io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        patch.setattr(sys, "stdin", Stdin(stdin.encode() if isinstance(stdin, str) else stdin))
-        try:
-            code = cli.main(["augment", *argv])
-        except SystemExit as end:
-            code = end.code
-    return code, out.getvalue(), err.getvalue()
+    return commands.run("augment", *argv, *([] if "--model" in argv else ["--model", "tiny"]), stdin=stdin, out=out)
 
 
 def made(*argv, stdin=b"") -> list[dict]:
@@ -204,10 +184,9 @@ def test_a_teacher_labels_the_variants(teachers, monkeypatch):
     rows = made("--task", "classification", "-n", 6, "--teacher", teacher, stdin=json_lines(SENTENCES))
     assert rows[::7] == SENTENCES, "the rows keep what they have"
     new = [row for i, row in enumerate(rows) if i % 7]
-    monkeypatch.setattr(sys, "stdin", Stdin(json_lines([{"sentence": row["sentence"]} for row in new]).encode()))
-    with contextlib.redirect_stdout(io.StringIO()) as out:
-        assert cli.main(["predict", str(teacher)]) == 0
-    assert [row["label"] for row in new] == [json.loads(line)["label"] for line in out.getvalue().splitlines()]
+    code, said, _ = commands.run("predict", teacher, stdin=json_lines([{"sentence": row["sentence"]} for row in new]))
+    assert code == 0
+    assert [row["label"] for row in new] == [json.loads(line)["label"] for line in said.splitlines()]
     assert {row["label"] for row in new} == set(GRADES)
     texts = "\n".join(row["sentence"] for row in SENTENCES)
     labelled = made("--task", "classification", "-n", 6, "--teacher", teacher, stdin=texts)

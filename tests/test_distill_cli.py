@@ -1,10 +1,7 @@
 """`bertcourse distill`: from a fine-tuned teacher to a finished student, and one sentence for whatever stands in the way."""
 
-import contextlib
-import io
 import json
 import math
-import os
 import re
 import shlex
 import shutil
@@ -14,10 +11,12 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import commands
 import pytest
 import torch
 import transformers
-from test_finetune import FILES, HAN, TASKS, interrupt_at, text_of
+from commands import HAN, weights
+from test_finetune import FILES, FINETUNE, TASKS, interrupt_at, text_of
 from transformers import AutoModelForSequenceClassification
 
 import bertcourse.training
@@ -27,6 +26,8 @@ from bertcourse.app.predict import open_model
 from bertcourse.assets import asset
 from bertcourse.corpus_tasks import examples
 
+DISTILL = commands.Training("distill")
+call, succeed, refused, in_both_languages = DISTILL.call, DISTILL.succeed, DISTILL.refused, DISTILL.in_both_languages
 SMALL = '{"num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 128}'
 STUDENTS = {"kd": SMALL, "distilbert": '{"model_type": "distilbert", "num_hidden_layers": 2}', "tinybert": SMALL}
 FAST = ["--steps", "2", "--batch-size", "20", "--precision", "no", "--quiet"]
@@ -34,52 +35,8 @@ FAST = ["--steps", "2", "--batch-size", "20", "--precision", "no", "--quiet"]
 
 @pytest.fixture(autouse=True, scope="module")
 def surroundings():
-    """An English reader, no power cuts, no network."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LC_ALL", "en_US.UTF-8")
-        patch.setenv("RAYON_NUM_THREADS", "1")
-        patch.setenv("HF_HUB_OFFLINE", "1")
-        patch.setattr(os, "fsync", lambda _: None)
+    with commands.surroundings():
         yield
-
-
-def call(*argv: object, command: str = "distill") -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of `bertcourse distill ARGV`."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            code = cli.main([command, *map(str, argv)])
-        except SystemExit as end:
-            code = end.code
-    return code, out.getvalue(), err.getvalue()
-
-
-def succeed(*argv: object, **kw: str) -> dict:
-    """The metrics that a run prints."""
-    code, out, err = call(*argv, "--json", **kw)
-    assert code == 0, err
-    return json.loads(out, parse_constant=pytest.fail)
-
-
-def refused(says: str, *argv: object, left: Path | None = None) -> str:
-    """The last sentence of a run that is refused and leaves nothing at `left`."""
-    code, out, err = call(*argv)
-    assert code == 2 and not out and says in err, err
-    assert err.splitlines()[-1].startswith("bertcourse") and "Traceback" not in err
-    assert "--quiet" not in argv or len(err.splitlines()) == 1
-    assert left is None or not left.exists()
-    return err
-
-
-def in_both_languages(monkeypatch, says: str, *argv: object, left: Path | None = None) -> None:
-    assert not HAN.search(refused(says, *argv, left=left))
-    monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
-    assert HAN.search(refused("", *argv, left=left))
-    monkeypatch.setenv("LC_ALL", "en_US.UTF-8")
-
-
-def weights(folder: Path) -> bytes:
-    return (folder / "model.safetensors").read_bytes()
 
 
 def load_json(path: Path) -> dict:
@@ -122,8 +79,8 @@ def teachers(data, tmp_path_factory) -> dict[str, Path]:
     class Teachers(dict):
         def __missing__(self, task):
             steps = 12 if task == "classification" else 4
-            succeed("--task", task, *data[task], "--model", "tiny", "--steps", steps, "--batch-size", 10, "--lr", 1e-3, "--precision", "no",
-                    "--quiet", "--out", folder / task, command="finetune")
+            FINETUNE.succeed("--task", task, *data[task], "--model", "tiny", "--steps", steps, "--batch-size", 10, "--lr", 1e-3, "--precision", "no",
+                    "--quiet", "--out", folder / task)  # fmt: skip
             self[task] = folder / task
             return self[task]
     return Teachers()
@@ -669,8 +626,7 @@ def test_folders_that_are_refused(given, runs, teachers, data, tmp_path, monkeyp
     for out, says in [(tmp_path / "full", "is not empty"), (tmp_path / "file", "is a file"), (runs["kd"][0], "is not empty")]:
         in_both_languages(monkeypatch, says, *argv, out)
     refused("is not empty", *argv, teachers["classification"], "--resume")  # of `bertcourse finetune`
-    code, _, err = call("--task", "classification", *data["classification"], "--model", "tiny", "--out", runs["kd"][0], "--resume",
-                        command="finetune")
+    code, _, err = FINETUNE.call("--task", "classification", *data["classification"], "--model", "tiny", "--out", runs["kd"][0], "--resume")
     assert code == 2 and "is not empty" in err
     monkeypatch.setenv("WORLD_SIZE", "2")
     in_both_languages(monkeypatch, "one process", *argv, tmp_path / "m", left=tmp_path / "m")

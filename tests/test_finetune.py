@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import io
 import json
 import math
 import os
@@ -13,9 +12,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import commands
 import pytest
 import torch
 import transformers
+from commands import HAN, weights
 from datasets import Dataset
 
 import bertcourse.training
@@ -33,57 +34,14 @@ TASKS = {  # command's task: the toy world's, ending of the files, metrics
     "qa": ("qa", "json", {"exact", "f1", "f1_answerable", "f1_unanswerable"}),
 }
 FAST = ["--model", "tiny", "--steps", "4", "--batch-size", "8", "--precision", "no", "--quiet"]
-HAN = re.compile(r"[\u4e00-\u9fff]")
+FINETUNE = commands.Training("finetune")
+call, succeed, refused, in_both_languages = FINETUNE.call, FINETUNE.succeed, FINETUNE.refused, FINETUNE.in_both_languages
 
 
 @pytest.fixture(autouse=True, scope="module")
 def surroundings():
-    """An English reader, no power cuts, no network."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LC_ALL", "en_US.UTF-8")
-        patch.setenv("RAYON_NUM_THREADS", "1")
-        patch.setenv("HF_HUB_OFFLINE", "1")
-        patch.setattr(os, "fsync", lambda _: None)
+    with commands.surroundings():
         yield
-
-
-def call(*argv: object) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of `bertcourse finetune ARGV`."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            code = cli.main(["finetune", *map(str, argv)])
-        except SystemExit as end:
-            code = end.code
-    return code, out.getvalue(), err.getvalue()
-
-
-def succeed(*argv: object) -> dict:
-    """The metrics that a run prints."""
-    code, out, err = call(*argv, "--json")
-    assert code == 0, err
-    return json.loads(out, parse_constant=pytest.fail)
-
-
-def refused(says: str, *argv: object, left: Path | None = None) -> str:
-    """The last sentence of a run that is refused and leaves nothing at `left`."""
-    code, out, err = call(*argv)
-    assert code == 2 and not out and says in err, err
-    assert err.splitlines()[-1].startswith("bertcourse") and "Traceback" not in err
-    assert "--quiet" not in argv or len(err.splitlines()) == 1
-    assert left is None or not left.exists()
-    return err
-
-
-def in_both_languages(monkeypatch, says: str, *argv: object, left: Path | None = None) -> None:
-    assert not HAN.search(refused(says, *argv, left=left))
-    monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
-    assert HAN.search(refused("", *argv, left=left))
-    monkeypatch.setenv("LC_ALL", "en_US.UTF-8")
-
-
-def weights(folder: Path) -> bytes:
-    return (folder / "model.safetensors").read_bytes()
 
 
 # --- files to train on --------------------------------------------------------------------------------------------

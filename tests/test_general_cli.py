@@ -1,13 +1,14 @@
 """`bertcourse distill --method general`: layers learnt from text, and a folder from which the distillation of a task goes on."""
 
 import json
-import os
 from pathlib import Path
 
+import commands
 import pytest
 import torch
-from test_distill_cli import HAN, call, load_json, refused, succeed, weights
-from test_finetune import interrupt_at
+from commands import HAN, weights
+from test_distill_cli import call, load_json, refused, succeed
+from test_finetune import FINETUNE, interrupt_at
 from transformers import AutoModel
 
 from bertcourse import corpus
@@ -20,11 +21,7 @@ FAST = ["--steps", "6", "--batch-size", "8", "--precision", "no", "--quiet"]
 
 @pytest.fixture(autouse=True, scope="module")
 def surroundings():
-    """An English reader, no power cuts, no network."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LC_ALL", "en_US.UTF-8")
-        patch.setenv("HF_HUB_OFFLINE", "1")
-        patch.setattr(os, "fsync", lambda _: None)
+    with commands.surroundings():
         yield
 
 
@@ -89,8 +86,7 @@ def test_projections_go_on(finished):
 def test_the_task_goes_on_from_it(finished, tmp_path):
     train = tmp_path / "train.tsv"
     train.write_text("sentence\tlabel\n" + "".join(f"The film was {word}\t{word}\n" for word in ("good", "bad") * 12))
-    assert call("--task", "classification", "--train", train, "--model", "tiny", "--steps", "2", "--quiet", "--out", tmp_path / "teacher",
-                command="finetune")[0] == 0  # fmt: skip
+    FINETUNE.succeed("--task", "classification", "--train", train, "--model", "tiny", "--steps", "2", "--quiet", "--out", tmp_path / "teacher")
     metrics = succeed("--teacher", tmp_path / "teacher", "--student", finished[0], "--train", train, "--method", "tinybert", "--steps", "2",
                       "--quiet", "--out", tmp_path / "student")  # fmt: skip
     assert metrics["beginning"].startswith("starts from its checkpoint") and set(metrics["stages"]) == {"intermediate", "prediction"}

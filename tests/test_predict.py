@@ -2,24 +2,23 @@
 
 import contextlib
 import gzip
-import io
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import commands
 import pytest
 import torch
 import transformers
+from commands import HAN
 
-from bertcourse.app import cli, predict
+from bertcourse.app import predict
 from bertcourse.assets import asset
 from bertcourse.corpus_tasks import examples
 
-HAN = re.compile(r"[\u4e00-\u9fff]")
 SENTENCES = ["my dog is hairy", "the film is very good", "Anna likes the red house in Paris", "no"] * 3
 GRADES, RELATIONS = ["down", "up"], ["no", "perhaps", "yes"]
 TAGS = ["O", "B-LOC", "B-PER", "I-LOC", "I-PER"]
@@ -27,33 +26,13 @@ TAGS = ["O", "B-LOC", "B-PER", "I-LOC", "I-PER"]
 
 @pytest.fixture(autouse=True, scope="module")
 def surroundings():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LC_ALL", "en_US.UTF-8")
-        patch.setenv("HF_HUB_OFFLINE", "1")
-        patch.setattr(os, "fsync", lambda _: None)
+    with commands.surroundings():
         yield
-
-
-class Stdin:
-    """Standard input with bytes."""
-
-    def __init__(self, content: bytes) -> None:
-        self.buffer = io.BytesIO(content)
-
-    def isatty(self) -> bool:
-        return False
 
 
 def call(*argv: object, stdin: str | bytes = b"") -> tuple[int, str, str]:
     """Exit code, stdout and stderr of `bertcourse predict ARGV`."""
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        patch.setattr(sys, "stdin", Stdin(stdin.encode() if isinstance(stdin, str) else stdin))
-        try:
-            code = cli.main(["predict", *map(str, argv)])
-        except SystemExit as end:
-            code = end.code
-    return code, out.getvalue(), err.getvalue()
+    return commands.run("predict", *argv, stdin=stdin)
 
 
 def said(*argv: object, stdin: str | bytes = b"") -> list[dict]:

@@ -1,9 +1,7 @@
 """`bertcourse pretrain`: from text files to a finished folder, and one sentence for whatever stands in the way."""
 
-import contextlib
 import errno
 import gzip
-import io
 import json
 import math
 import os
@@ -17,8 +15,10 @@ from argparse import Namespace
 from dataclasses import asdict
 from pathlib import Path
 
+import commands
 import pytest
 import torch
+from commands import HAN, weights
 from transformers import AutoModelForPreTraining, AutoTokenizer
 
 import bertcourse.pieces
@@ -36,31 +36,20 @@ CORE = ["--layers", "1", "--hidden-size", "16", "--heads", "2", "--batch-size", 
         "--precision", "no", "--threads", "1"]
 TINY = [*CORE, "--steps", "6", "--quiet"]
 OURS = ["--tokenizer", str(asset("tiny-bert"))]
-HAN = re.compile(r"[\u4e00-\u9fff]")
 
 
 @pytest.fixture(autouse=True, scope="module")
 def surroundings():
-    """An English reader, no power cuts, threads as they were afterwards."""
+    """As for all commands, and threads as they were afterwards."""
     threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LC_ALL", "en_US.UTF-8")
-        patch.setenv("RAYON_NUM_THREADS", "1")
-        patch.setenv("HF_HUB_OFFLINE", "1")
-        patch.setattr(os, "fsync", lambda _: None)  # dozens in each run, on a disk that others write to
+    with commands.surroundings():
         yield
     torch.set_num_threads(threads)
 
 
 def call(*argv: object) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of `bertcourse pretrain ARGV`."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            code = cli.main(["pretrain", *map(str, argv)])
-        except SystemExit as end:
-            code = end.code
-    return code, out.getvalue(), err.getvalue()
+    return commands.run("pretrain", *argv)
 
 
 def succeed(*argv: object) -> dict:
@@ -77,10 +66,6 @@ def refused(says: str, *argv: object, left: Path | None = None) -> str:
     assert len(err.splitlines()) == 1 and err.startswith("bertcourse") and "Traceback" not in err
     assert left is None or not left.exists()
     return err
-
-
-def weights(folder: Path) -> bytes:
-    return (folder / "model.safetensors").read_bytes()
 
 
 # --- text to train on ---------------------------------------------------------------------------------------------
