@@ -248,6 +248,7 @@ def plot_dots(
                 ax.annotate(what, (where, 1), xycoords=("data", "axes fraction"), xytext=(-3, 3), textcoords="offset points",
                             fontsize=8.5, ha="right")
             dress(ax, title=title, **labels).grid(axis="x")
+            if title in marks: ax.set_title(title, pad=16)  # above what the line is called
             ax.tick_params(axis="y", length=0); ax.margins(x=0.08)
         axs[0, 0].set_yticks(range(len(names)), names); axs[0, 0].set_ylim(len(names) - 0.5, -0.6)
     return Figure(figure, zh, en)

@@ -34,5 +34,5 @@ CHAPTERS = {  # a test asks for a row for every notebook of a chapter
     "05_distillation": ANY.plus("accelerate", "datasets", "tokenizers", "safetensors", "scikit-learn", "scipy",
                                 assets=("tiny-bert", "experiments/5.2-alpha-temperature.json", "experiments/5.3-terms.json")),
     "06_tinybert": ANY.plus("accelerate", "datasets", "tokenizers", "safetensors", "scikit-learn", "scipy",
-                            assets=("tiny-bert",)),
+                            assets=("tiny-bert", "experiments/6.3-augmentation.json", "experiments/6.5-ablations.json")),
 }
