@@ -18,7 +18,7 @@ from .languages import bilingual
 
 # %% auto #0
 __all__ = ['Recording', 'recorded', 'fingerprint', 'source', 'load', 'run_one', 'once', 'processor', 'run', 'stale', 'outside',
-           'timing', 'main']
+           'Benchmark', 'benchmark', 'timing', 'main']
 
 # %% ../nbs/helpers/experiments.ipynb #recording
 @dataclass(frozen=True)
@@ -189,6 +189,31 @@ def outside(
         if abs(row[score] - mean) > sds * sd + slack:
             misfits.append(f"{arm} {score}: {row[score]:.3f}, recorded {mean:.3f} ± {sd:.3f}")
     return misfits
+
+# %% ../nbs/helpers/experiments.ipynb #benchmark
+@dataclass(frozen=True)
+class Benchmark:
+    "What a benchmark measured, as it was stored."
+    id: str
+    parts: dict[str, Any]  # name → arms (each with per_s, per_cpu_s), ratios, …
+    settings: dict[str, Any]
+    machine: dict[str, Any]  # processor, cores, Python, torch
+    date: str  # ISO
+
+    def provenance(self) -> tuple[str, str]:  # zh, en
+        "One line for a caption: how often, when, on what."
+        rounds, cpu = self.settings["rounds"], self.machine["cpu"]
+        return (f"{rounds} 轮的中位数，轮流测，{self.date}（{cpu}）。", f"Medians of {rounds} interleaved rounds, {self.date} ({cpu}).")
+
+def benchmark(
+    id: str,  # file name without .json
+) -> Benchmark:
+    "A stored measurement. Raises `FileNotFoundError` with the command that makes it."
+    try: path = asset(f"benchmarks/{id}.json")
+    except FileNotFoundError:
+        command = f"python benchmarks/{id}.py --json benchmarks/{id}.json"
+        raise FileNotFoundError(f"benchmark {id!r} has not been recorded: run `{command}`") from None
+    return Benchmark(id, **json.loads(path.read_text(encoding="utf-8")))
 
 # %% ../nbs/helpers/experiments.ipynb #timing
 class timing:

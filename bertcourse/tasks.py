@@ -67,12 +67,13 @@ def _present(encoding: Mapping[str, Any], i: int) -> dict[str, Any]:
 
 @torch.no_grad()
 def outputs(
-    model: nn.Module,  # of transformers
+    model: nn.Module,  # of transformers; or an exported one, a `bertcourse.runtime.Session`
     rows: Sequence[Mapping[str, Any]],  # encoded
     collate: Callable = pad,
     batch_size: int = 64,
 ) -> list[dict[str, np.ndarray]]:  # per row, e.g. "logits" (num_labels,) or (n, num_labels)
     "What the model gives for each row, in their order, without padding. Batches are made of rows of like length."
+    if hasattr(model, "outputs_of"): return model.outputs_of(rows, batch_size)
     order = np.argsort([len(row["input_ids"]) for row in rows], kind="stable")
     device, was_training = next(model.parameters()).device, model.training
     found: list[dict[str, np.ndarray]] = [{} for _ in rows]

@@ -70,6 +70,9 @@ def test_rates_are_medians_and_ratios_theirs(bench):
     assert bench.ratio(arms, "a", "b", 5.0) == {"of": "a", "to": "b", "wall": 5, "cpu": 2.5, "goal": ">= 5.0", "met": True}
     assert bench.ratio(arms, "b", "a", 1.0)["met"] is False and bench.ratio(arms, "b", "a")["met"] is None
     assert bench.share(0.1, 0.1, 0.05)["met"] is False
+    with scripts.loaded("measuring") as measuring:
+        assert measuring.missed({"part": {"shares": {"x": bench.share(0.1, 0.1, 0.05)}}})
+        assert not measuring.missed({"part": {"arms": {"a": [1]}, "x": {"met": True}}})
     assert bench.fastest(arms | {"ab": {"per_s": 9}}, "a") == "ab"
 
 

@@ -26,6 +26,8 @@ COMMANDS = {  # name: one line of help; the module is bertcourse.app.<name>
     "distill": "train a small model to answer as a fine-tuned one does",
     "augment": "make more training rows out of those of a file, as TinyBERT does",
     "predict": "tell what a fine-tuned model says of each line of a file or a pipe",
+    "export": "write a fine-tuned model as ONNX, and compare it with what it came from",
+    "bench": "time models side by side, checkpoints and exported ones",
 }
 
 

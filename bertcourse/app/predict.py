@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from bertcourse.app.atomic import _beside
+from bertcourse.app.exported import RUNTIMES, is_exported, open_exported
 from bertcourse.app.finetune import ABOUT, TASKS
 from bertcourse.app.messages import UserError, reader_language
 from bertcourse.app.pretrain import check_writable, load, unusable, whole
 
 HEADS = {"SequenceClassification": "classification", "TokenClassification": "ner", "QuestionAnswering": "qa"}
 DIGITS = 6  # of a probability
-EPILOG = """FILE holds a text per line (a pair: two, with a tab between them), or a JSON object per line (blank
-lines are left out):
+EPILOG = """FILE: a text per line (a pair: two, a tab between them), or a JSON object; blank lines are left out
   {"sentence": …}, {"sentence1": …, "sentence2": …}, {"tokens": [...]}, {"question": …, "context": …}
 A JSON object's "id" is repeated. What is written, a line for each:
   classification, pairs  {"label", "probability"} and with --scores {"scores"}
@@ -44,11 +44,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.usage, parser.epilog = "bertcourse predict DIR [FILE|-] [option ...]", EPILOG
     parser.formatter_class = lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=18, width=100)
     add = parser.add_argument
-    add("model", metavar="DIR", help="folder of a fine-tuned model, or its owner/name on the hub")
+    add("model", metavar="DIR", help="folder of a fine-tuned model, also an exported one, or its owner/name on the hub")
     add("file", nargs="?", default="-", metavar="FILE", help="UTF-8 or its .gz (default: -, standard input)")
     add("--out", type=Path, metavar="FILE", help="write there when all is done (default: standard output)")
     add("--batch-size", type=whole(1), default=32, metavar="N", help="lines at a time (default: 32)")
     add("--scores", action="store_true", help="the probabilities of all labels, too")
+    add("--runtime", choices=RUNTIMES, metavar="NAME", help=f"of an exported model: {' or '.join(RUNTIMES)} (default: {RUNTIMES[0]})")
 
 
 # --- the model ----------------------------------------------------------------------------------------------------
@@ -259,6 +260,19 @@ def check_out(out: Path | None, file: str) -> None:
 
 # --- the run ------------------------------------------------------------------------------------------------------
 
+def opened(args: argparse.Namespace) -> Predictor:
+    """The model where it runs fastest. Raises `UserError`."""
+    if is_exported(args.model):
+        return open_exported(args.model, args.runtime or RUNTIMES[0])
+    if args.runtime:
+        raise UserError(f"--runtime is for exported models, {args.model} is none: leave it out, or run `bertcourse export` first",
+                        f"--runtime 用于导出的模型，{args.model} 不是：请去掉它，或先运行 `bertcourse export`")
+    import torch  # seconds
+    predictor = open_model(args.model)
+    predictor.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return predictor
+
+
 def check_fit(predictor: Predictor, row: Mapping[str, Any], name: str) -> None:
     """Raises `UserError` if a row is not what the model was trained on."""
     absent = [column for column in predictor.inputs if column not in row]
@@ -284,9 +298,7 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     check_out(args.out, args.file)
     try:
         with reading(args.file) as lines:
-            import torch  # seconds
-            predictor = open_model(args.model)
-            predictor.model.to("cuda" if torch.cuda.is_available() else "cpu")
+            predictor = opened(args)
             rows = rows_of(predictor, lines, "" if args.file == "-" else Path(args.file).name)
             somebody_types = args.file == "-" and sys.stdin.isatty()  # and waits for the answer to each line
             with writing(args.out) as out:
