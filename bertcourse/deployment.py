@@ -5,7 +5,7 @@
 # %% ../nbs/07_1_onnx.ipynb #exports-imports
 from __future__ import annotations
 
-import contextlib, io, itertools, logging, math, os, time, warnings
+import contextlib, io, itertools, logging, math, os, warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from .distillation import _attending, interleave
 from .runtime import INPUTS, ModelError, Session
 
 # %% auto #0
-__all__ = ['FUSED', 'example', 'export', 'operators', 'opset_of', 'Parity', 'cases', 'reference', 'verify', 'interleave',
-           'ratios', 'fuse', 'Calibration', 'quantize', 'mcnemar', 'bound', 'peaks', 'head_importance', 'prune_heads',
-           'prune_layers']
+__all__ = ['FUSED', 'example', 'export', 'operators', 'opset_of', 'Parity', 'cases', 'reference', 'verify', 'ratios', 'fuse',
+           'Calibration', 'quantize', 'mcnemar', 'bound', 'peaks', 'head_importance', 'prune_heads', 'prune_layers']
 
 # %% ../nbs/07_1_onnx.ipynb #export
 @contextlib.contextmanager
@@ -41,10 +41,10 @@ def _quiet() -> Iterator[None]:
 @contextlib.contextmanager
 def _for_export(model: nn.Module, attention: str) -> Iterator[None]:
     "In eval mode, with the given attention, and as before when it is done."
-    mode, before = model.training, model.config._attn_implementation
-    model.eval().set_attn_implementation(attention)
-    try: yield
-    finally: model.train(mode).set_attn_implementation(before)
+    mode = model.training
+    try:
+        with _attending([model.eval()], attention): yield
+    finally: model.train(mode)
 
 def example(
     model: nn.Module,
@@ -235,20 +235,6 @@ def _diagnose(session: Session, failed: Sequence[tuple], count: int, tolerance: 
            f"{len(failed)} of {count} batches differ by more than {tolerance:.0e}: the weights or the graph are not those of the model")
 
 # %% ../nbs/07_1_onnx.ipynb #interleave
-def interleave(
-    calls: Mapping[str, Callable[[], Any]],
-    rounds: int = 9,  # each call once in every round, so that a busy machine slows all of them
-    repeat: int = 1,  # calls for a sample, where one is too short to time
-) -> dict[str, list[float]]:  # milliseconds of each round
-    "Calls side by side, after a round that does not count; every second round goes backwards."
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for k in range(-1, rounds):
-        for name in calls if k % 2 else reversed(calls):
-            start = time.perf_counter()
-            for _ in range(repeat): calls[name]()
-            if k >= 0: times[name].append((time.perf_counter() - start) * 1e3 / repeat)
-    return times
-
 def ratios(
     times: Mapping[str, Sequence[float]],  # of `interleave`
     to: str | None = None,  # what the others are compared with; None: the first

@@ -29,7 +29,7 @@ from .training import pad
 __all__ = ['soften', 'same_shape', 'soft_loss', 'distillation_loss', 'hidden_loss', 'cosine_loss', 'attention_loss',
            'kept_scores', 'unlabelled', 'observe', 'mean_vector', 'relation_loss', 'teacher_layers', 'check_layers',
            'check_heads', 'check_labels', 'head_loss', 'new_model', 'Weights', 'Pupil', 'Distiller', 'cache_logits',
-           'with_logits', 'copy_layers', 'weigh', 'race']
+           'with_logits', 'copy_layers', 'weigh', 'interleave', 'race']
 
 # %% ../nbs/05_distillation.ipynb #soften
 def soften(
@@ -385,18 +385,28 @@ def weigh(
     n = sum(p.numel() for p in model.parameters())
     return {"parameters": n, "megabytes": n * 4 / 1e6, "gflops": counter.get_total_flops() / 1e9}
 
+def interleave(
+    calls: Mapping[str, Callable[[], Any]],
+    rounds: int = 9,  # each call once in every round, so that a busy machine slows all of them
+    repeat: int = 1,  # calls for a sample, where one is too short to time
+) -> dict[str, list[float]]:  # milliseconds of each round
+    "Calls side by side, after a round that does not count; every second round goes backwards."
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for k in range(-1, rounds):
+        for name in calls if k % 2 else reversed(calls):
+            start = time.perf_counter()
+            for _ in range(repeat): calls[name]()
+            if k >= 0: times[name].append((time.perf_counter() - start) * 1e3 / repeat)
+    return times
+
 @torch.no_grad()
 def race(
     models: Mapping[str, nn.Module],
     batch: Mapping[str, Tensor],
-    rounds: int = 15,  # each model once in every round, so that a busy machine slows all of them
+    rounds: int = 15,
 ) -> dict[str, list[float]]:  # milliseconds of each round
-    "Forward passes side by side, after two that do not count."
-    times: dict[str, list[float]] = {name: [] for name in models}
-    for i in range(rounds + 2):
-        for name, model in models.items():
-            start = time.perf_counter()
-            observe(model, batch)
-            if torch.cuda.is_available() and model.device.type == "cuda": torch.cuda.synchronize()
-            if i >= 2: times[name].append((time.perf_counter() - start) * 1e3)
-    return times
+    "Forward passes side by side."
+    def run(model):
+        observe(model, batch)
+        if model.device.type == "cuda": torch.cuda.synchronize()
+    return interleave({name: partial(run, model) for name, model in models.items()}, rounds)

@@ -63,10 +63,12 @@ def recorded(
     id: str,  # file name without .json
 ) -> Recording:
     "A stored experiment. Raises `FileNotFoundError` with the command that makes it."
-    try: path = asset(f"experiments/{id}.json")
-    except FileNotFoundError:
-        raise FileNotFoundError(f"experiment {id!r} has not been recorded: run `make experiment ID={id}`") from None
-    return Recording(**json.loads(path.read_text(encoding="utf-8")))
+    return Recording(**_stored("experiment", id, f"make experiment ID={id}"))
+
+def _stored(kind: str, id: str, command: str) -> dict[str, Any]:
+    try: path = asset(f"{kind}s/{id}.json")
+    except FileNotFoundError: raise FileNotFoundError(f"{kind} {id!r} has not been recorded: run `{command}`") from None
+    return json.loads(path.read_text(encoding="utf-8"))
 
 # %% ../nbs/helpers/experiments.ipynb #run
 def fingerprint(
@@ -209,11 +211,7 @@ def benchmark(
     id: str,  # file name without .json
 ) -> Benchmark:
     "A stored measurement. Raises `FileNotFoundError` with the command that makes it."
-    try: path = asset(f"benchmarks/{id}.json")
-    except FileNotFoundError:
-        command = f"python benchmarks/{id}.py --json benchmarks/{id}.json"
-        raise FileNotFoundError(f"benchmark {id!r} has not been recorded: run `{command}`") from None
-    return Benchmark(id, **json.loads(path.read_text(encoding="utf-8")))
+    return Benchmark(id, **_stored("benchmark", id, f"python benchmarks/{id}.py --json benchmarks/{id}.json"))
 
 # %% ../nbs/helpers/experiments.ipynb #timing
 class timing:

@@ -22,6 +22,7 @@ from transformers import (
 
 from bertcourse import deployment
 from bertcourse.deployment import Calibration, export, fuse, mcnemar, operators, opset_of, quantize, verify
+from bertcourse.distillation import interleave
 from bertcourse.runtime import ModelError, Session, pad_arrays
 
 VOCAB, LONGEST = 120, 20
@@ -277,7 +278,7 @@ def test_fusion_depends_on_the_exporter_and_changes_no_answer(tmp_path, plain):
 
 def test_interleave_runs_everything_in_turn():
     calls = []
-    times = deployment.interleave({name: lambda name=name: calls.append(name) for name in "ab"}, rounds=2, repeat=2)
+    times = interleave({name: lambda name=name: calls.append(name) for name in "ab"}, rounds=2, repeat=2)
     assert "".join(calls) == "aabb" + "bbaa" + "aabb" and {name: len(row) for name, row in times.items()} == {"a": 2, "b": 2}
     assert deployment.ratios({"a": [4, 2, 9], "b": [2, 1, 1]}) == {"a": 1, "b": 4}
     assert deployment.ratios({"a": [4], "b": [2]}, "b") == {"a": 0.5, "b": 1}

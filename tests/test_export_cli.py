@@ -15,6 +15,7 @@ from test_predict import fine_tuned
 
 from bertcourse import deployment, runtime
 from bertcourse.app import export
+from bertcourse.app import exported as exported_app
 from bertcourse.corpus_tasks import examples
 
 EXPORT, BENCH = commands.Training("export"), commands.Training("bench")
@@ -336,3 +337,7 @@ def test_bench_refuses_models_that_cannot_be_compared(models, exported, data, mo
     BENCH.in_both_languages(monkeypatch, "given twice", exported["fp32"], exported["fp32"])
     BENCH.in_both_languages(monkeypatch, "models of the same task", exported["fp32"], exported["ner"], "--dev", data["classification"], "--lengths", "4")
     BENCH.refused("is no checkpoint", exported["fp32"], tmp_path)
+
+
+def test_the_command_knows_the_library_s_runtimes():
+    assert exported_app.RUNTIMES == tuple(runtime.RUNTIMES)

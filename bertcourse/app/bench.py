@@ -12,7 +12,6 @@ import os
 import statistics
 import sys
 import time
-import unicodedata
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,8 +22,9 @@ from bertcourse import __version__
 from bertcourse.app import finetune
 from bertcourse.app.exported import RUNTIMES, is_exported, open_exported
 from bertcourse.app.finetune import Narrator, columns, value_of
-from bertcourse.app.messages import UserError, reader_language
-from bertcourse.app.pretrain import check_writable, unusable, whole
+from bertcourse.app.messages import UserError, grid, reader_language
+from bertcourse.app.predict import check_out
+from bertcourse.app.pretrain import unusable, whole
 
 FEWEST = 7  # rounds that make a median worth reading
 LENGTHS = (32, 128)
@@ -85,14 +85,9 @@ def check_arguments(args: argparse.Namespace) -> None:
         seen[place] = name
     if args.dev is not None:
         finetune.check_files([args.dev])
-    if args.out is not None:
-        if args.out.is_dir() or args.out.suffix == ".png":
-            raise UserError(f"{args.out} cannot be the JSON file: name another with --out", f"{args.out} 不能当 JSON 文件：请用 --out 换一个")
-        above = args.out.absolute().parent
-        if not above.is_dir():
-            raise UserError(f"there is no folder {above}: make it, or choose another file with --out",
-                            f"没有 {above} 这个文件夹：请先建立，或用 --out 换一个文件")
-        check_writable(above)
+    check_out(args.out, "-")
+    if args.out is not None and args.out.suffix == ".png":
+        raise UserError(f"{args.out} cannot be the JSON file: name another with --out", f"{args.out} 不能当 JSON 文件：请用 --out 换一个")
     if "openvino" in args.runtimes:
         from importlib.util import find_spec
         if find_spec("openvino") is None:
@@ -173,7 +168,7 @@ def batch_of(size: int, length: int, vocab: int) -> dict[str, Any]:
 
 def race(found: Sequence[Entry], size: int, length: int, rounds: int) -> list[dict[str, Any]]:
     """Each entry's times for a batch: median, spread, and how many times as fast as the first."""
-    from bertcourse.deployment import interleave
+    from bertcourse.distillation import interleave
     calls, repeats = {}, {}
     for entry in found:
         batch = batch_of(size, length, len(entry.predictor.task.tokenizer))
@@ -232,20 +227,6 @@ def measure(args: argparse.Namespace, tell: Narrator) -> dict[str, Any]:
 
 # --- what is shown ------------------------------------------------------------------------------------------------
 
-def wide(text: str) -> int:
-    """Columns of a terminal."""
-    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
-
-
-def grid(rows: Sequence[Sequence[str]]) -> str:
-    """Lines with aligned columns, the first to the left."""
-    widths = [max(wide(row[i]) for row in rows) for i in range(len(rows[0]))]
-    def cell(text: str, i: int) -> str:
-        space = " " * (widths[i] - wide(text))
-        return text + space if i == 0 else space + text
-    return "\n".join("  ".join(cell(text, i) for i, text in enumerate(row)).rstrip() for row in rows)
-
-
 def shown(found: dict[str, Any], zh: bool) -> str:
     """Tables for people."""
     shapes = list(dict.fromkeys((r["threads"], r["length"], r["batch"]) for r in found["results"]))
@@ -262,8 +243,8 @@ def shown(found: dict[str, Any], zh: bool) -> str:
         names = list(found["dev"]["models"][0]["scores"])
         rows = [[found["dev"]["file"], *names, "与第一个相同" if zh else "as the first"]]
         rows += [[f"{m['model']} ({m['runtime']})", *(value_of(n, m["scores"][n]) for n in names), "–" if m["agree"] is None else f"{m['agree']:.1%}"] for m in found["dev"]["models"]]
-        said += "\n\n" + grid(rows)
-    return said
+        said += ["", *grid(rows)]
+    return "\n".join(said)
 
 
 def draw(found: dict[str, Any], path: Path) -> None:

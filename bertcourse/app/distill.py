@@ -18,7 +18,6 @@ import shlex
 import shutil
 import statistics
 import sys
-import unicodedata
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -45,7 +44,7 @@ from bertcourse.app.finetune import (
     value_of,
     write_json,
 )
-from bertcourse.app.messages import UserError, plural
+from bertcourse.app.messages import UserError, grid, plural
 from bertcourse.app.pretrain import (
     METRICS,
     WORK,
@@ -1037,21 +1036,13 @@ def assemble(job: Job, plan: Plan, name: str, work: Path, task: Any, student: An
     return metrics
 
 
-def wide(text: str) -> int:
-    """Columns that a text takes on a terminal; a Chinese character takes two."""
-    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
-
-
 def summary(out: Path, metrics: Mapping[str, Any], lang: str) -> str:
     """What a person wants to know at the end."""
     zh, steps, minutes = lang == "zh", metrics["steps"], metrics["seconds"] / 60
     lines = [f"{out}：{steps:,} 步，{minutes:.1f} 分钟" if zh else f"{out}: {plural(steps, 'step')}, {minutes:.1f} minutes"]
     rows = [("", "教师", "学生", "学生 ÷ 教师") if zh else ("", "teacher", "student", "student ÷ teacher")]
     rows += [(row[0] if zh else row[1], *row[2:]) for row in table(metrics)]
-    widths = [max(wide(cell) for cell in column) for column in zip(*rows)]
-    for first, *cells in rows:
-        aligned = [" " * (width - wide(cell)) + cell for cell, width in zip(cells, widths[1:])]
-        lines.append("  ".join([first + " " * (widths[0] - wide(first)), *aligned]))
+    lines += grid(rows)
     lines.append(measured(metrics)[not zh])
     lines.append(f"模型卡：{out / 'README.md'}" if zh else f"model card: {out / 'README.md'}")
     return "\n".join(lines)

@@ -235,7 +235,7 @@ def write_folder(args: argparse.Namespace, folder: Path, predictor: Any, tell: N
         tell.say("scoring", "正在评分")
         report.dev = on_dev(task, rows, model, session) | {"file": args.dev.name}
         about["dev"] = report.dev
-        if args.max_drop is not None and drop(report.dev) > args.max_drop:
+        if args.max_drop is not None and not drop(report.dev) <= args.max_drop:  # nan is no proof
             raise UserError(f"{name} loses {drop(report.dev):.2f} points of {report.dev['metric']} on {args.dev.name}, more than --max-drop "
                             f"{args.max_drop:g}: nothing was written; try --int8 {'dynamic' if args.int8 == 'static' else 'static'}, or FP32",
                             f"{name} 在 {args.dev.name} 上的 {report.dev['metric']} 下降 {drop(report.dev):.2f} 个点，超过 --max-drop "

@@ -9,7 +9,7 @@ from typing import Any
 
 from bertcourse.app.messages import UserError
 
-RUNTIMES = ("ort", "openvino")
+RUNTIMES = ("ort", "openvino")  # those of `bertcourse.runtime`, which a --help need not import
 
 
 @contextlib.contextmanager
@@ -23,8 +23,9 @@ def refusals() -> Iterator[None]:
 
 
 def is_exported(name: str | Path) -> bool:
-    """Does a folder hold an exported model? Nothing heavy is imported."""
-    return (Path(name).expanduser() / "model.onnx").is_file()
+    """Does a folder hold an exported model?"""
+    from bertcourse import runtime
+    return runtime.is_exported(Path(name).expanduser())
 
 
 def open_exported(name: str | Path, runtime: str = "ort", threads: int | None = None) -> Any:  # a Predictor

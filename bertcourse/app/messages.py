@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import locale
 import os
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Mapping, Sequence
 
 
 class UserError(Exception):
@@ -29,6 +30,18 @@ def reader_language(environ: Mapping[str, str] | None = None) -> str:
     if name is None:
         name = locale.getlocale()[0] or ""
     return "zh" if name.lower().startswith(("zh", "chinese")) else "en"
+
+
+def wide(text: str) -> int:
+    """Columns that a text takes on a terminal; a Chinese character takes two."""
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
+
+
+def grid(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines with aligned columns, the first to the left, the others to the right."""
+    widths = [max(map(wide, column)) for column in zip(*rows)]
+    spaces = [[" " * (width - wide(cell)) for cell, width in zip(row, widths)] for row in rows]
+    return ["  ".join([row[0] + space[0], *(s + cell for cell, s in zip(row[1:], space[1:]))]).rstrip() for row, space in zip(rows, spaces)]
 
 
 def plural(count: int, noun: str) -> str:
