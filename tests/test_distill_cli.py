@@ -21,7 +21,7 @@ from transformers import AutoModelForSequenceClassification
 
 import bertcourse.training
 from bertcourse import distillation
-from bertcourse.app import cli, distill, finetune
+from bertcourse.app import cli, distill, finetune, messages
 from bertcourse.app.predict import open_model
 from bertcourse.assets import asset
 from bertcourse.corpus_tasks import examples
@@ -268,7 +268,7 @@ def test_what_was_understood_is_said(given, tmp_path, monkeypatch):
     monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
     code, out, err = call(*argv, "--out", tmp_path / "zh")
     assert code == 0 and all(map(HAN.search, err.splitlines())) and "模型卡" in out and "学生 ÷ 教师" in out
-    assert len({distill.wide(line) for line in out.splitlines()[1:7]}) == 1
+    assert len({messages.wide(line) for line in out.splitlines()[1:7]}) == 1
 
 
 def test_learning_rate():
