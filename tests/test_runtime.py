@@ -121,6 +121,22 @@ def test_openvino_missing_is_one_sentence(tmp_path, monkeypatch):
         runtime.open_session(saved(tmp_path), "openvino")
 
 
+SIGNALLED = """
+import signal, sys
+from bertcourse import runtime
+signal.signal(signal.SIGINT, lambda *_: print("handled"))
+first, second = runtime.OpenVino(sys.argv[1]), runtime.OpenVino(sys.argv[1])
+del first, second
+signal.raise_signal(signal.SIGINT)
+"""
+
+
+def test_ctrl_c_is_handled_when_openvino_models_are_gone(tmp_path):
+    pytest.importorskip("openvino")
+    done = subprocess.run([sys.executable, "-c", SIGNALLED, saved(tmp_path)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
+
+
 # --- the folder ---------------------------------------------------------------------------------------------------
 
 @pytest.fixture
