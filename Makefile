@@ -66,9 +66,10 @@ edit: venv  ## open the sources of the course in JupyterLab
 	@$(PY) -m jupyterlab nbs --LabApp.news_url=None \
 	  --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $(ARGS)
 
+# A restarted worker crashes and hangs on the same test; without a restart the run ends and names it.
 test: venv  ## run every notebook and the tests (NB="nbs/01_bert.ipynb": only these)
 	@echo "running $(if $(NB),$(NB),the notebooks in nbs/ and the tests in tests/)"
-	@$(TEST_ENV) $(PY) -m pytest -q -rfEs --nbval-lax --nbval-current-env -n 2 --dist loadfile \
+	@$(TEST_ENV) $(PY) -m pytest -q -rfEs --nbval-lax --nbval-current-env -n 2 --dist loadfile --max-worker-restart=0 \
 	  --ignore=tests/slow $(ARGS) $(if $(NB),$(NB),nbs tests)
 
 test-slow: venv  ## wheel, JupyterLab in a browser, whatever takes minutes
