@@ -5,7 +5,7 @@
 # %% ../nbs/helpers/runtime.ipynb #runtime-imports
 from __future__ import annotations
 
-import functools, hashlib, json
+import hashlib, json
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
@@ -129,23 +129,20 @@ def _broken(path: Path, error: Exception) -> ModelError:
     return ModelError(f"{path.name} is no usable ONNX file ({why}): export it again", f"{path.name} 不是可用的 ONNX 文件（{why}）：请重新导出")
 
 # %% ../nbs/helpers/runtime.ipynb #openvino
-@functools.cache
-def _core() -> Any:
-    # One for the whole process: each Core gives its thread a signal stack of its own, and when two of them go in the order
-    # in which they came, a freed one stays behind, on which the next Ctrl-C ends the process.
-    import openvino
-    return openvino.Core()
-
 class OpenVino(Session):
     "The same with OpenVINO, if it is installed (`pip install bertcourse[openvino]`). `ModelError` as above."
     runtime = "openvino"
+    # One for the whole process: each Core gives its thread a signal stack of its own, and when two of them go in the order
+    # in which they came, a freed one stays behind, on which the next Ctrl-C ends the process.
+    _core: Any = None
 
     def _open(self, threads: int | None, providers: list[str], without: Sequence[str], options: dict[str, Any]) -> None:
-        try: import openvino  # noqa: F401
+        try: import openvino
         except ImportError:
             raise ModelError("OpenVINO is not installed: pip install openvino", "没有安装 OpenVINO：pip install openvino") from None
         settings = {"PERFORMANCE_HINT": "LATENCY", **({"INFERENCE_NUM_THREADS": threads} if threads else {}), **options}
-        try: self._model = _core().compile_model(str(self.path), "CPU", settings)
+        OpenVino._core = OpenVino._core or openvino.Core()
+        try: self._model = self._core.compile_model(str(self.path), "CPU", settings)
         except Exception as error: raise _broken(self.path, error) from None
         self._request, self.providers = self._model.create_infer_request(), ["CPU"]
         self.inputs = {put.any_name: put.element_type.to_string() for put in self._model.inputs}
