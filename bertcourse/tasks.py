@@ -11,69 +11,48 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from scipy.special import softmax
-from torch import Tensor, nn
-from transformers import (
-    AutoModelForQuestionAnswering, AutoModelForSequenceClassification, AutoModelForTokenClassification)
 
-from .training import pad
+if TYPE_CHECKING: from torch import Tensor, nn  # a service encodes and decodes without PyTorch
 
 # %% auto #0
-__all__ = ['TASK_TYPES', 'SequenceClassifier', 'outputs', 'Task', 'Classification', 'Regression', 'TokenClassifier', 'spans',
-           'repair', 'span_f1', 'Tagging', 'SpanPredictor', 'best_span', 'answer_tokens', 'answer_scores', 'Answering',
-           'task_of', 'untrained']
-
-# %% ../nbs/04_1_tasks.ipynb #sequence-classifier
-class SequenceClassifier(nn.Module):
-    "An encoder and one linear layer on its pooled [CLS] (Devlin et al. 2019, §4.1). Weights as in `BertForSequenceClassification`."
-    def __init__(
-        self,
-        bert: nn.Module,  # an encoder with a pooler, such as transformers' BertModel
-        num_labels: int,  # 1: regression
-    ):
-        super().__init__()
-        config = bert.config
-        dropout = getattr(config, "classifier_dropout", None)
-        self.bert, self.num_labels = bert, num_labels
-        self.dropout = nn.Dropout(config.hidden_dropout_prob if dropout is None else dropout)
-        self.classifier = nn.Linear(config.hidden_size, num_labels)
-
-    def forward(
-        self,
-        input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None,  # (batch, n)
-        labels: Tensor | None = None,  # (batch,), class numbers, or numbers to be met
-    ) -> tuple[Tensor | None, Tensor]:  # loss, logits (batch, num_labels)
-        "The loss is the cross-entropy, or with one label the mean squared error; without `labels` it is None."
-        pooled = self.bert(input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids).pooler_output
-        logits = self.classifier(self.dropout(pooled))
-        if labels is None: return None, logits
-        if self.num_labels == 1: return F.mse_loss(logits.squeeze(-1), labels.to(logits.dtype)), logits
-        return F.cross_entropy(logits, labels), logits
+__all__ = ['TASK_TYPES', 'outputs', 'Task', 'Classification', 'Regression', 'spans', 'repair', 'span_f1', 'Tagging', 'best_span',
+           'answer_tokens', 'answer_scores', 'Answering', 'task_of', 'untrained']
 
 # %% ../nbs/04_1_tasks.ipynb #task
 _INPUTS = ("input_ids", "token_type_ids", "labels", "start_positions", "end_positions")
 
+class _Auto:
+    "A class of transformers, imported when somebody asks for it."
+    def __init__(self, name: str): self.name = name
+
+    def __get__(self, task: Any, kind: type) -> type:
+        import transformers
+        return getattr(transformers, self.name)
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    p = np.exp(logits - logits.max(-1, keepdims=True))
+    return p / p.sum(-1, keepdims=True)
+
 def _collate(rows: Sequence[Mapping[str, Any]], pad_id: int) -> dict[str, Tensor]:
+    from bertcourse.training import pad
     return pad([{name: row[name] for name in _INPUTS if name in row} for row in rows], pad_id)
 
 def _present(encoding: Mapping[str, Any], i: int) -> dict[str, Any]:
     "One input of a batch; models without segments get none."
     return {name: encoding[name][i] for name in ("input_ids", "token_type_ids") if name in encoding}
 
-@torch.no_grad()
 def outputs(
     model: nn.Module,  # of transformers; or an exported one, a `bertcourse.runtime.Session`
     rows: Sequence[Mapping[str, Any]],  # encoded
-    collate: Callable = pad,
+    collate: Callable = partial(_collate, pad_id=0),
     batch_size: int = 64,
 ) -> list[dict[str, np.ndarray]]:  # per row, e.g. "logits" (num_labels,) or (n, num_labels)
     "What the model gives for each row, in their order, without padding. Batches are made of rows of like length."
     if hasattr(model, "outputs_of"): return model.outputs_of(rows, batch_size)
+    import torch
     order = np.argsort([len(row["input_ids"]) for row in rows], kind="stable")
     device, was_training = next(model.parameters()).device, model.training
     found: list[dict[str, np.ndarray]] = [{} for _ in rows]
@@ -81,7 +60,7 @@ def outputs(
     for start in range(0, len(order), batch_size):
         ids = order[start:start + batch_size].tolist()
         batch = collate([{name: rows[i][name] for name in ("input_ids", "token_type_ids") if name in rows[i]} for i in ids])
-        result = model(**{name: value.to(device) for name, value in batch.items()})
+        with torch.no_grad(): result = model(**{name: value.to(device) for name, value in batch.items()})
         for name in ("logits", "start_logits", "end_logits"):
             if name not in result: continue
             for i, values in zip(ids, result[name].float().cpu().numpy()):
@@ -146,7 +125,7 @@ def _texts(rows: Any) -> list[list[str]]:
 
 class Classification(Task):
     "Sentences, or pairs of them, in classes."
-    name, auto_class, better = "classification", AutoModelForSequenceClassification, ("accuracy", "max")
+    name, auto_class, better = "classification", _Auto("AutoModelForSequenceClassification"), ("accuracy", "max")
     head = {"problem_type": "single_label_classification"}
 
     def encode(
@@ -165,7 +144,7 @@ class Classification(Task):
         "The likeliest class, its probability, and those of all."
         made = []
         for given in found:
-            p = softmax(given["logits"])
+            p = _softmax(given["logits"])
             best = int(p.argmax())
             made.append({"label": self.labels[best], "probability": float(p[best]),
                          "scores": dict(zip(self.labels, p.tolist()))})
@@ -205,27 +184,6 @@ class Regression(Classification):
         return {"pearson": float(pearsonr(truth, guess)[0]) if varies else math.nan,
                 "spearman": float(spearmanr(truth, guess)[0]) if varies else math.nan,
                 "mse": float(np.mean((truth - guess) ** 2))}
-
-# %% ../nbs/04_1_tasks.ipynb #token-classifier
-class TokenClassifier(nn.Module):
-    "An encoder and the same linear layer on every token (Devlin et al. 2019, §5.3). Weights as in `BertForTokenClassification`."
-    def __init__(self, bert: nn.Module, num_labels: int):
-        super().__init__()
-        config = bert.config
-        dropout = getattr(config, "classifier_dropout", None)
-        self.bert, self.dropout = bert, nn.Dropout(config.hidden_dropout_prob if dropout is None else dropout)
-        self.classifier = nn.Linear(config.hidden_size, num_labels)
-
-    def forward(
-        self,
-        input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None,  # (batch, n)
-        labels: Tensor | None = None,  # (batch, n); -100: not counted
-    ) -> tuple[Tensor | None, Tensor]:  # loss, logits (batch, n, num_labels)
-        "The loss is the mean cross-entropy over the tokens that have a label."
-        hidden = self.bert(input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids).last_hidden_state
-        logits = self.classifier(self.dropout(hidden))
-        if labels is None: return None, logits
-        return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100), logits
 
 # %% ../nbs/04_1_tasks.ipynb #spans
 def spans(
@@ -269,7 +227,7 @@ def span_f1(
 # %% ../nbs/04_1_tasks.ipynb #tagging
 class Tagging(Task):
     "A tag for every word, from its first piece (Devlin et al. 2019, §5.3)."
-    name, auto_class, better = "ner", AutoModelForTokenClassification, ("f1", "max")
+    name, auto_class, better = "ner", _Auto("AutoModelForTokenClassification"), ("f1", "max")
 
     def encode(
         self,
@@ -297,7 +255,7 @@ class Tagging(Task):
         tokens, = _columns(rows, "tokens")
         best = [[(-1, "O", 1.0)] * len(words) for words in tokens]  # a word without pieces is O
         for row, given in zip(encoded, found):
-            p, n = softmax(given["logits"], axis=-1), len(row["words"])
+            p, n = _softmax(given["logits"]), len(row["words"])
             for at, word in enumerate(row["words"]):
                 room = min(at, n - 1 - at)
                 if word >= 0 and room > best[row["example"]][word][0]:
@@ -315,27 +273,6 @@ class Tagging(Task):
         "Precision, recall and F1 of entities, accuracy of tags."
         truth = [[self.labels[tag] for tag in tags] for tags in _columns(rows, "ner_tags")[0]]
         return span_f1(truth, [p["tags"] for p in predictions])
-
-# %% ../nbs/04_1_tasks.ipynb #span-predictor
-class SpanPredictor(nn.Module):
-    "An encoder and two vectors, S and E: where does the answer start and end (§4.2)? Weights as in `BertForQuestionAnswering`."
-    def __init__(self, bert: nn.Module):
-        super().__init__()
-        self.bert, self.qa_outputs = bert, nn.Linear(bert.config.hidden_size, 2)
-
-    def forward(
-        self,
-        input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None,  # (batch, n)
-        start_positions: Tensor | None = None, end_positions: Tensor | None = None,  # (batch,); n or more: not in this window
-    ) -> tuple[Tensor | None, Tensor, Tensor]:  # loss, logits of start and of end (batch, n)
-        "The loss is the mean of two cross-entropies over the positions."
-        hidden = self.bert(input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids).last_hidden_state
-        start, end = self.qa_outputs(hidden).unbind(-1)
-        if start_positions is None: return None, start, end
-        n = input_ids.shape[1]  # positions behind the input are clamped to n, and n is ignored
-        losses = [F.cross_entropy(logits, at.clamp(0, n), ignore_index=n)
-                  for logits, at in ((start, start_positions), (end, end_positions))]
-        return sum(losses) / 2, start, end
 
 # %% ../nbs/04_1_tasks.ipynb #best-span
 def best_span(
@@ -386,7 +323,7 @@ class Answering(Task):
     "The answer to a question as a span of a passage, or none (Devlin et al. 2019, §4.2, §4.3)."
     threshold: float = 0.0  # an answer has to score this much more than none; see `tune_threshold`
     longest: int = 30  # pieces of an answer
-    name, auto_class, better = "qa", AutoModelForQuestionAnswering, ("f1", "max")
+    name, auto_class, better = "qa", _Auto("AutoModelForQuestionAnswering"), ("f1", "max")
     head = {"num_labels": 2}  # start and end
 
     def encode(

@@ -9,9 +9,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bertcourse import profiles, tasks
+from bertcourse import bert, profiles
 from bertcourse.corpus_tasks import dataset, examples
-from bertcourse.tasks import Answering, Classification, Regression, Tagging, answer_scores, best_span, repair, span_f1, spans, task_of
+from bertcourse.tasks import (
+    Answering,
+    Classification,
+    Regression,
+    Tagging,
+    _log_mass,
+    answer_scores,
+    best_span,
+    repair,
+    span_f1,
+    spans,
+    task_of,
+)
 
 settings.register_profile("busy", deadline=None)  # these machines are shared
 settings.load_profile("busy")
@@ -82,7 +94,7 @@ def test_mass_of_all_spans(n, seed):
     start, end = np.array([rng.gauss(0, 3) for _ in range(n)]), np.array([rng.gauss(0, 3) for _ in range(n)])
     allowed = np.ones(n, bool)
     slow = math.log(sum(math.exp(start[i] + end[j]) for i in range(n) for j in range(i, n)))
-    assert tasks._log_mass(start, end, allowed) == pytest.approx(slow)
+    assert _log_mass(start, end, allowed) == pytest.approx(slow)
 
 
 @pytest.mark.parametrize("guess, truths, exact, f1", [
@@ -231,8 +243,8 @@ def test_heads_fit_any_width():
 
     config = BertConfig(vocab_size=50, hidden_size=24, num_attention_heads=3, num_hidden_layers=1, intermediate_size=8)
     ids = torch.randint(0, 50, (2, 7))
-    for head, shape in ((tasks.SequenceClassifier(BertModel(config), 4), (2, 4)), (tasks.TokenClassifier(BertModel(config), 4), (2, 7, 4)),
-                        (tasks.SpanPredictor(BertModel(config)), (2, 7))):  # fmt: skip
+    for head, shape in ((bert.SequenceClassifier(BertModel(config), 4), (2, 4)), (bert.TokenClassifier(BertModel(config), 4), (2, 7, 4)),
+                        (bert.SpanPredictor(BertModel(config)), (2, 7))):  # fmt: skip
         loss, logits, *_ = head(ids)
         assert loss is None and logits.shape == shape
 

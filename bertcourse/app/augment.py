@@ -20,8 +20,9 @@ from typing import Any
 
 from bertcourse.app.finetune import ALIASES, TASKS, Narrator, columns, kind_of, language_in
 from bertcourse.app.messages import UserError, plural, reader_language
-from bertcourse.app.predict import DIGITS, HAN, UNREADABLE, batches, check_fit, check_out, cut, open_model, reading, text_of, writing
+from bertcourse.app.predict import UNREADABLE, batches, check_fit, check_out, open_model, reading, text_of, writing
 from bertcourse.app.pretrain import unusable, whole
+from bertcourse.serving.answers import DIGITS, HAN, cut
 
 KINDS = tuple(kind for kind in TASKS if kind != "qa")
 TARGETS = ("label", "ner_tags")

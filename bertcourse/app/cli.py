@@ -25,8 +25,9 @@ COMMANDS = {  # name: one line of help; the module is bertcourse.app.<name>
     "finetune": "fine-tune a BERT on labelled files of your own",
     "distill": "train a small model to answer as a fine-tuned one does",
     "augment": "make more training rows out of those of a file, as TinyBERT does",
-    "predict": "tell what a fine-tuned model says of each line of a file or a pipe",
-    "export": "write a fine-tuned model as ONNX, and compare it with what it came from",
+    "predict": "tell what a fine-tuned model says of each line",
+    "export": "write a fine-tuned model as ONNX, and compare the two",
+    "serve": "answer HTTP requests with an exported model",
     "bench": "time models side by side, checkpoints and exported ones",
 }
 

@@ -10,7 +10,6 @@ import codecs
 import gzip
 import json
 import os
-import re
 import sys
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,9 +24,9 @@ from bertcourse.app.exported import RUNTIMES, is_exported, open_exported
 from bertcourse.app.finetune import ABOUT, TASKS
 from bertcourse.app.messages import UserError, reader_language
 from bertcourse.app.pretrain import check_writable, load, unusable, whole
+from bertcourse.serving.answers import cut, result
 
 HEADS = {"SequenceClassification": "classification", "TokenClassification": "ner", "QuestionAnswering": "qa"}
-DIGITS = 6  # of a probability
 EPILOG = """FILE: a text per line (a pair: two, a tab between them), or a JSON object; blank lines are left out
   {"sentence": …}, {"sentence1": …, "sentence2": …}, {"tokens": [...]}, {"question": …, "context": …}
 A JSON object's "id" is repeated. What is written, a line for each:
@@ -139,16 +138,6 @@ def reading(file: str) -> Iterator[Iterable[bytes]]:
 
 UNREADABLE = [(FileNotFoundError, "there is no such file: check its name", "没有这个文件：请检查文件名"),
               (IsADirectoryError, "it is a folder: name a file in it", "它是文件夹：请写出其中的文件")]
-HAN = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"  # and the Japanese kana
-WORD = re.compile(rf"[{HAN}]|[^\W{HAN}]+(?:[-.][^\W{HAN}]+)*|\S")
-
-
-def cut(text: str) -> dict[str, Any]:
-    """A line as words, numbers, marks and Chinese characters, and where in it they stand."""
-    offsets = [found.span() for found in WORD.finditer(text)]
-    return {"tokens": [text[a:b] for a, b in offsets], "text": text, "offsets": offsets}
-
-
 def rows_of(predictor: Predictor, lines: Iterable[bytes], name: str) -> Iterator[dict[str, Any]]:
     """The rows of lines of text or JSON; the first that is not blank tells which it is. Raises `UserError`."""
     from bertcourse import files
@@ -183,34 +172,6 @@ def batches(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
 
 
 # --- output -------------------------------------------------------------------------------------------------------
-
-def entities(prediction: Mapping[str, Any], row: Mapping[str, Any], lang: str) -> dict[str, Any]:
-    """Tags and entities; places count characters where the row was a line, words where it was tokens."""
-    text, offsets = row.get("text"), row.get("offsets")
-    found = []
-    for span in prediction["spans"]:
-        a, b = span["start"], span["end"]
-        said = ("" if lang == "zh" else " ").join(row["tokens"][a:b])
-        if offsets:
-            a, b = offsets[a][0], offsets[b - 1][1]
-            said = text[a:b]
-        found.append({"label": span["label"], "text": said, "start": a, "end": b, "probability": round(span["probability"], DIGITS)})
-    return {"tags": prediction["tags"], "spans": found}
-
-
-def result(kind: str, prediction: Mapping[str, Any], row: Mapping[str, Any], lang: str, scores: bool) -> dict[str, Any]:
-    """What is written for a row."""
-    made = {"id": row["id"]} if "id" in row else {}
-    if kind == "regression":
-        return made | {"score": round(prediction["score"], DIGITS)}
-    if kind == "ner":
-        return made | entities(prediction, row, lang)
-    names = ("answer", "start", "end") if kind == "qa" else ("label",)
-    made |= {name: prediction[name] for name in names} | {"probability": round(prediction["probability"], DIGITS)}
-    if scores and "scores" in prediction:
-        made["scores"] = {label: round(p, DIGITS) for label, p in prediction["scores"].items()}
-    return made
-
 
 def text_of(batch: Sequence[Mapping[str, Any]], name: str) -> str:
     """JSON lines. Raises `UserError` for what is no number, which JSON cannot say."""

@@ -1,0 +1,45 @@
+"""Texts cut for NER, and predictions as JSON: the same for `bertcourse predict` and for the service."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+DIGITS = 6  # of a probability
+HAN = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"  # and the Japanese kana
+WORD = re.compile(rf"[{HAN}]|[^\W{HAN}]+(?:[-.][^\W{HAN}]+)*|\S")
+
+
+def cut(text: str) -> dict[str, Any]:
+    """A line as words, numbers, marks and Chinese characters, and where in it they stand."""
+    offsets = [found.span() for found in WORD.finditer(text)]
+    return {"tokens": [text[a:b] for a, b in offsets], "text": text, "offsets": offsets}
+
+
+def entities(prediction: Mapping[str, Any], row: Mapping[str, Any], lang: str) -> dict[str, Any]:
+    """Tags and entities; places count characters where the row was a line, words where it was tokens."""
+    text, offsets = row.get("text"), row.get("offsets")
+    found = []
+    for span in prediction["spans"]:
+        a, b = span["start"], span["end"]
+        said = ("" if lang == "zh" else " ").join(row["tokens"][a:b])
+        if offsets:
+            a, b = offsets[a][0], offsets[b - 1][1]
+            said = text[a:b]
+        found.append({"label": span["label"], "text": said, "start": a, "end": b, "probability": round(span["probability"], DIGITS)})
+    return {"tags": prediction["tags"], "spans": found}
+
+
+def result(kind: str, prediction: Mapping[str, Any], row: Mapping[str, Any], lang: str, scores: bool) -> dict[str, Any]:
+    """What is written for a row."""
+    made = {"id": row["id"]} if "id" in row else {}
+    if kind == "regression":
+        return made | {"score": round(prediction["score"], DIGITS)}
+    if kind == "ner":
+        return made | entities(prediction, row, lang)
+    names = ("answer", "start", "end") if kind == "qa" else ("label",)
+    made |= {name: prediction[name] for name in names} | {"probability": round(prediction["probability"], DIGITS)}
+    if scores and "scores" in prediction:
+        made["scores"] = {label: round(p, DIGITS) for label, p in prediction["scores"].items()}
+    return made

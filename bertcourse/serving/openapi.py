@@ -1,0 +1,126 @@
+"""The OpenAPI description of a service: made from the model it serves and from the limits it enforces."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bertcourse import __version__
+from bertcourse.serving.inputs import CODES
+from bertcourse.serving.predictor import FIELDS, Predictor
+from bertcourse.serving.settings import Settings
+
+PROBABILITY = {"type": "number", "minimum": 0, "maximum": 1}
+PLACE = {"type": "integer", "minimum": 0, "description": "characters (Unicode code points) from the beginning of the text"}
+TRUNCATED = {"type": "boolean", "description": "a part of the text was cut off before the model saw it"}
+EXAMPLES = {  # of each kind of model: a request
+    "classification": {"text": "The music was not very good."},
+    "pairs": {"text": "A man is playing the guitar.", "text_pair": "Somebody makes music."},
+    "ner": {"text": "Mary went to Paris."},
+    "qa": {"question": "Where did Mary go?", "context": "Mary went to Paris. Tom stayed at home."},
+}
+PREDICT = (400, 401, 408, 413, 415, 422, 429, 500, 503)  # statuses of POST /predict
+
+
+def an_object(properties: Mapping[str, Any], required: Any = None, **more: Any) -> dict[str, Any]:
+    """A schema of an object with nothing else in it."""
+    return {"type": "object", "properties": dict(properties), "required": list(properties if required is None else required),
+            "additionalProperties": False, **more}
+
+
+def prediction_of(predictor: Predictor) -> dict[str, Any]:
+    """The schema of one prediction."""
+    about, kind = predictor.about, predictor.kind
+    if kind == "regression":
+        return an_object({"score": {"type": "number"}, "truncated": TRUNCATED})
+    if kind == "ner":
+        labels = sorted({label.partition("-")[2] for label in about.labels} - {""})
+        span = an_object({"label": {"type": "string", **({"enum": labels} if labels else {})}, "text": {"type": "string"},
+                          "start": PLACE, "end": PLACE, "probability": PROBABILITY})
+        return an_object({"spans": {"type": "array", "items": span}, "truncated": TRUNCATED})
+    if kind == "qa":
+        place = {**PLACE, "type": ["integer", "null"]}
+        return an_object({"answer": {"type": "string", "description": "a part of the context, or nothing if it holds no answer"},
+                          "start": place, "end": place, "probability": PROBABILITY, "truncated": TRUNCATED})
+    scores = an_object(dict.fromkeys(about.labels, PROBABILITY))
+    return an_object({"label": {"type": "string", "enum": list(about.labels)}, "probability": PROBABILITY, "scores": scores, "truncated": TRUNCATED})
+
+
+def request_of(predictor: Predictor, settings: Settings) -> dict[str, Any]:
+    """The schema of a request: strings, or lists of them."""
+    # `pattern`, because white space alone is refused; \S is what JSON Schema and Python agree on for these characters.
+    text = {"type": "string", "minLength": 1, "pattern": r"\S"}
+    many = {"type": "array", "items": text, "minItems": 1, "maxItems": settings.max_texts}
+    fields = [name for name in FIELDS if name in (*predictor.required, *predictor.optional)]
+    one, several = (an_object(dict.fromkeys(fields, kind), predictor.required) for kind in (text, many))
+    return {"oneOf": [one, several], "description": f"One text, or up to {settings.max_texts} in a list; lists have the same length. "
+            f"Of a text longer than {settings.max_chars:,} characters the rest is cut off."}
+
+
+def example_of(predictor: Predictor) -> dict[str, str]:
+    """A request that this model answers."""
+    kind = predictor.kind if predictor.kind in ("ner", "qa") else "pairs" if "text_pair" in predictor.required else "classification"
+    return EXAMPLES[kind]
+
+
+def answer(description: str, schema: str | None = None, media: str = "application/json") -> dict[str, Any]:
+    """A response."""
+    return {"description": description} | ({"content": {media: {"schema": {"$ref": f"#/components/schemas/{schema}"}}}} if schema else {})
+
+
+def refusals(statuses: Any) -> dict[str, Any]:
+    """The responses of a status: which codes it may carry."""
+    made = {}
+    for status in statuses:
+        codes = "; ".join(f"`{code}`: {when}" for code, (number, when) in CODES.items() if number == status)
+        made[str(status)] = answer(codes, "Problem")
+    if "429" in made:
+        made["429"]["headers"] = {"Retry-After": {"schema": {"type": "integer", "minimum": 1}, "description": "seconds"}}
+    if "401" in made:
+        made["401"]["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}}}
+    return made
+
+
+def describe(predictor: Predictor, settings: Settings, token: bool) -> dict[str, Any]:
+    """The whole document."""
+    guarded = [{"token": []}] if token else []
+    closed = (401,) if token else ()
+    text = {"type": "string"}
+    schemas = {
+        "Request": request_of(predictor, settings),
+        "Prediction": prediction_of(predictor),
+        "Predictions": an_object({"predictions": {"type": "array", "items": {"$ref": "#/components/schemas/Prediction"}, "minItems": 1}}),
+        "Problem": an_object({"error": an_object({"code": {"type": "string", "enum": list(CODES)}, "message": text, "field": text}, ["code", "message"])}),
+        "Status": an_object({"status": text}),
+        "Model": an_object({"name": text, "task": text, "labels": {"type": "array", "items": text}, "language": text,
+                            "max_length": {"type": "integer"}, "fingerprint": text, "quantisation": {"type": ["string", "null"]},
+                            "fields": an_object({"required": {"type": "array", "items": text}, "optional": {"type": "array", "items": text}}),
+                            "limits": an_object(dict.fromkeys(("texts", "characters", "bytes", "seconds"), {"type": "number"}))}),
+    }
+    example = example_of(predictor)
+    said = answer("A prediction for each text, in their order", "Predictions")
+    said["content"]["application/json"]["example"] = {"predictions": [one | {"truncated": False} for one in predictor.predict([example])]}
+    predict = {
+        "summary": "What the model says of one text or several", "operationId": "predict", "security": guarded,
+        "requestBody": {"required": True, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Request"},
+                                                                          "example": example}}},
+        "responses": {"200": said, **refusals(status for status in PREDICT if status != 401 or token)},
+    }
+
+    def get(name: str, summary: str, responses: dict[str, Any], guard: bool = False) -> dict[str, Any]:
+        return {"get": {"summary": summary, "operationId": name, "security": guarded if guard else [],
+                        "responses": responses | (refusals(closed) if guard else {})}}
+
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": settings.name, "version": __version__, "description": f"{predictor.about.task}, served by bertcourse"},
+        "paths": {
+            "/predict": {"post": predict},
+            "/health": get("health", "Is the process alive?", {"200": answer("It is", "Status"), **refusals((503,))}),
+            "/ready": get("ready", "Can requests be sent here?", {"200": answer("They can", "Status"), **refusals((503,))}),
+            "/model": get("model", "What is served", {"200": answer("The model", "Model")}, guard=True),
+            "/metrics": get("metrics", "Counters for Prometheus", {"200": {"description": "The counters", "content": {"text/plain": {"schema": text}}}},
+                            guard=True),
+        },
+        "components": {"schemas": schemas, **({"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}} if token else {})},
+    }

@@ -1,0 +1,255 @@
+"""Processes and connections: uvicorn serves, gunicorn starts the workers, watches them and replaces one that dies."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from bertcourse.runtime import ModelError
+from bertcourse.serving.inputs import problem
+from bertcourse.serving.logs import log, set_up
+from bertcourse.serving.settings import Settings
+
+if TYPE_CHECKING:
+    from bertcourse.serving.web import Edge
+
+LONGEST_HEAD = 65_536  # bytes of request line and headers
+BOOT = 120  # seconds that a worker may take to load its model, or not to answer gunicorn
+PAUSE = 5.0  # seconds before a worker that could not load its model is tried again
+
+
+class Connection(HttpToolsProtocol):
+    """A connection that has to deliver a request in time and with a head of a sensible size."""
+
+    read_timeout = 10.0  # a class of its own is made with the settings'
+
+    def connection_made(self, transport: Any) -> None:
+        """A client has come: it may not just sit there."""
+        super().connection_made(transport)
+        self._refused = False
+        self._head = 0  # bytes since the request began, -1 when its head is complete
+        self._limit: asyncio.TimerHandle | None = None
+        self._start_clock()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone."""
+        self._stop_clock()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Some bytes of a request."""
+        if self._refused:
+            return
+        if self._head >= 0:
+            self._head += len(data)
+        super().data_received(data)
+        if self._head > LONGEST_HEAD and not self.transport.is_closing():
+            self.refuse(431, "the request line and the headers have more than 64 KiB: send fewer")
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request."""
+        super().on_message_begin()
+        self._start_clock()
+
+    def on_headers_complete(self) -> None:
+        """The head is there."""
+        self._head = -1
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """All of the request is there."""
+        self._stop_clock()
+        self._head = 0
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP."""
+        self.refuse(400, "this is no HTTP request that can be read: send HTTP/1.1")
+
+    def refuse(self, status: int, message: str) -> None:
+        """Answer without the application, and close: at once for writing, and for reading when the client has read the answer."""
+        body = json.dumps(problem("bad_request", message).content()).encode()
+        head = f"HTTP/1.1 {status} Bad Request\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        self._refused = True
+        self.transport.write(head.encode() + body)
+        self.transport.write_eof()
+        self._start_clock()
+
+    def _start_clock(self) -> None:
+        self._stop_clock()
+        # Twice: a body that is slow is refused in words by the application, which has the same time and starts later.
+        self._limit = self.loop.call_later(2 * self.read_timeout, self._too_slow)
+
+    def _stop_clock(self) -> None:
+        if self._limit is not None:
+            self._limit.cancel()
+            self._limit = None
+
+    def _too_slow(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.abort()
+
+
+class Server(uvicorn.Server):
+    """uvicorn, with a slower end: whoever is connected gets an answer, and the news that the connection closes."""
+
+    def __init__(self, settings: Settings, app: Edge, **more: Any) -> None:
+        self.settings, self.service = settings, app.service
+        protocol = type("Connection", (Connection,), {"read_timeout": settings.read_timeout})
+        super().__init__(uvicorn.Config(
+            app, http=protocol, ws="none", lifespan="on", log_config=None, access_log=False, server_header=False, proxy_headers=False,
+            timeout_keep_alive=settings.keep_alive, timeout_graceful_shutdown=int(settings.timeout + settings.read_timeout) + 1, **more))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop to accept, let idle connections send what is on its way, then finish."""
+        for _ in range(3):  # connections that the kernel has taken, but nobody has seen yet
+            await asyncio.sleep(0)
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        self.service.draining = True  # each answer now closes its connection
+        end = time.monotonic() + self.settings.drain
+        while self.server_state.connections and time.monotonic() < end:
+            await asyncio.sleep(0.02)
+        await super().shutdown(None)
+
+
+def listen(settings: Settings) -> socket.socket:
+    """The socket, bound and listening. Raises `OSError`."""
+    family, _, _, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    made = socket.socket(family, socket.SOCK_STREAM)
+    if os.name != "nt":  # where it would let two services share a port
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        made.bind(address)
+        made.listen(2048)
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+def make_app(settings: Settings) -> Edge:
+    """The application, its model loaded. Raises `ModelError`."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # one core for each worker
+    from bertcourse.serving.predictor import Predictor
+    from bertcourse.serving.web import Service
+    return Service(settings, Predictor(settings.folder, settings.runtime, settings.threads)).app()
+
+
+def run_alone(settings: Settings, listener: socket.socket, app: Edge) -> None:
+    """Serve in this process until SIGTERM or SIGINT."""
+    set_up()
+    before = signal.signal(signal.SIGTERM, lambda number, frame: None)  # uvicorn raises it again when all is done
+    try:
+        Server(settings, app).run([listener])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+# --- several workers ----------------------------------------------------------------------------------------------
+
+CHECK = "import sys; from bertcourse.serving.server import check; check(*sys.argv[1:])"
+
+
+def check(folder: str, runtime: str) -> None:
+    """In a process of its own: can the model be loaded? Prints the two sentences of its `ModelError` as JSON."""
+    from bertcourse.serving.predictor import Predictor
+    try:
+        Predictor(folder, runtime)
+    except ModelError as error:
+        print(json.dumps([error.en, error.zh]))
+
+
+def check_apart(settings: Settings) -> None:
+    """Load the model once, in a process that ends: the one that forks workers must not have threads. Raises `ModelError`."""
+    done = subprocess.run([sys.executable, "-c", CHECK, settings.folder, settings.runtime], capture_output=True, text=True, encoding="utf-8")
+    if done.returncode:
+        why = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1][:200]
+        raise ModelError(f"the model in {settings.folder} cannot be loaded ({why}): export it again",
+                         f"{settings.folder} 里的模型无法加载（{why}）：请重新导出")
+    if done.stdout.strip():
+        raise ModelError(*json.loads(done.stdout))
+
+
+def run_workers(settings: Settings, listener: socket.socket) -> int:
+    """Serve with several processes until SIGTERM or SIGINT; gunicorn's exit code."""
+    from gunicorn.app.base import BaseApplication
+    from gunicorn.glogging import Logger
+    from gunicorn.workers.base import Worker
+
+    from bertcourse.serving.metrics import FOLDER
+
+    class Lines(Logger):
+        """gunicorn's log, as ours."""
+
+        def setup(self, cfg: Any) -> None:
+            self.loglevel = 30
+            set_up()
+
+    class Process(Worker):
+        """A worker: a process with a model and a server."""
+
+        def init_signals(self) -> None:
+            for number in self.SIGNALS:
+                signal.signal(number, signal.SIG_DFL)
+            signal.signal(signal.SIGTERM, lambda number, frame: None)
+            signal.signal(signal.SIGQUIT, lambda number, frame: os._exit(0))  # the quick end: Ctrl-C
+
+        def run(self) -> None:
+            async def notify() -> None:
+                self.notify()
+                server.should_exit |= os.getppid() != self.ppid  # gunicorn is gone, and nobody would end this process
+            server = Server(settings, self.wsgi, callback_notify=notify, timeout_notify=5)
+            server.run(self.sockets)
+
+    class Application(BaseApplication):
+        """What gunicorn is to run."""
+
+        def load_config(self) -> None:
+            for name, value in {
+                "bind": bind, "workers": settings.workers, "worker_class": Process, "logger_class": Lines,
+                "timeout": BOOT, "graceful_timeout": int(settings.timeout + settings.read_timeout + settings.drain) + 2,
+                "control_socket_disable": True, "child_exit": gone, "proc_name": "bertcourse",
+            }.items():
+                self.cfg.set(name, value)
+
+        def load(self) -> Any:
+            try:
+                return make_app(settings)
+            except ModelError as error:  # it could be loaded when the service started: the others may still answer
+                log("model_lost", 40, error=error.en)
+                time.sleep(PAUSE)
+                os._exit(1)
+
+    def gone(arbiter: Any, worker: Any) -> None:
+        from bertcourse.serving.metrics import forget
+        forget(worker.pid, folder)
+        log("worker_ended", worker=worker.pid)
+
+    bind = f"fd://{listener.detach()}"
+    folder = Path(tempfile.mkdtemp(prefix="bertcourse-metrics-"))
+    os.environ[FOLDER] = str(folder)
+    owner = os.getpid()
+    try:
+        Application().run()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
+    finally:
+        if os.getpid() == owner:
+            shutil.rmtree(folder, ignore_errors=True)
+    return 0

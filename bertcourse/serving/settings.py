@@ -1,0 +1,44 @@
+"""What a service is started with. Each limit is enforced in one place and named in the answer that refuses."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that can be set; fixed when the service starts."""
+
+    folder: str  # of an exported model
+    host: str = "127.0.0.1"
+    port: int = 8000
+    workers: int = 1  # processes, each with a model of its own
+    threads: int = 1  # of a model: one for each core that a worker may use
+    runtime: str = "ort"
+    max_batch: int = 16  # inputs in one forward pass
+    max_wait_ms: float = 4.0  # that a batch waits for others, while others are to be expected
+    max_queue: int = 512  # inputs that wait, in each worker; more are refused with 429
+    timeout: float = 10.0  # seconds until an answer; then 503, and the work is dropped
+    max_texts: int = 64  # in one request
+    max_chars: int = 10_000  # of a text; the rest is cut off, and the answer says so
+    max_body: int = 2_000_000  # bytes of a request
+    read_timeout: float = 10.0  # seconds for a request to arrive in
+    keep_alive: float = 65.0  # seconds that an idle connection stays open: longer than a load balancer keeps it
+    drain: float = 1.0  # seconds that idle connections get at the end
+    log: str = "requests"  # or "errors": which requests are logged
+
+    def text(self) -> str:
+        """As JSON, for a worker process."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_text(cls, text: str) -> Settings:
+        """What `text` wrote."""
+        return cls(**json.loads(text))
+
+    @property
+    def name(self) -> str:
+        """The folder's own name: paths stay inside."""
+        return Path(self.folder).resolve().name

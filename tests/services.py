@@ -1,0 +1,95 @@
+"""Exported models, and services that run as a user starts them: a process, a port, signals."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import commands
+import httpx
+import transformers
+from test_predict import fine_tuned
+
+CLASSES = ["very negative", "negative", "neutral", "positive", "very positive"]
+RELATIONS = ["entailment", "neutral", "contradiction"]
+TAGS = ["O", *(f"{place}-{kind}" for kind in ("PER", "LOC", "ORG", "DATE") for place in "BI")]
+HEADS = {
+    "classification": (transformers.AutoModelForSequenceClassification, CLASSES, ["sentence"]),
+    "pairs": (transformers.AutoModelForSequenceClassification, RELATIONS, ["sentence1", "sentence2"]),
+    "regression": (transformers.AutoModelForSequenceClassification, [], ["sentence1", "sentence2"]),
+    "ner": (transformers.AutoModelForTokenClassification, TAGS, ["tokens"]),
+    "qa": (transformers.AutoModelForQuestionAnswering, [], ["question", "context"]),
+}
+ASKED = {  # a request for each
+    "classification": {"text": "the music was not very good"},
+    "pairs": {"text": "a man plays the guitar", "text_pair": "somebody makes music"},
+    "regression": {"text": "a man plays the guitar", "text_pair": "somebody makes music"},
+    "ner": {"text": "Mary went to Paris, and Tom stayed at home."},
+    "qa": {"question": "Where did Mary go?", "context": "Mary went to Paris. Tom stayed at home."},
+}
+
+
+def export(folder: Path, *kinds: str) -> dict[str, Path]:
+    "Exported models whose heads know nothing, but say something; those in FP32, so that batches change nothing."
+    made = {}
+    for kind in kinds or HEADS:
+        auto, labels, inputs = HEADS[kind]
+        more = {"threshold": -100.0} if kind == "qa" else {}
+        source = fine_tuned(folder / "checkpoints" / kind, kind, auto, labels, inputs, **more)
+        code, _, err = commands.run("export", source, "--out", folder / kind, "--quiet")
+        assert code == 0, err
+        made[kind] = folder / kind
+    return made
+
+
+class Running:
+    "A service in a process of its own."
+
+    def __init__(self, process: subprocess.Popen, url: str, log: Path) -> None:
+        self.process, self.url, self.log = process, url, log
+        self.port = int(url.rpartition(":")[2].strip("/"))
+
+    def client(self, **more) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=60, **more)
+
+    def lines(self) -> list[dict]:
+        "The log, without the greeting."
+        return [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines() if line.startswith("{")]
+
+    def workers(self) -> list[int]:
+        "The processes that are ready, by the log."
+        return [line["pid"] for line in self.lines() if line["event"] == "ready"]
+
+    def stop(self, number: int = signal.SIGTERM, within: float = 30) -> int:
+        "Send a signal; the exit code."
+        self.process.send_signal(number)
+        return self.process.wait(within)
+
+
+@contextlib.contextmanager
+def serve(folder: Path, *argv: object, log: Path, ready: int | None = None, **environment: str) -> Iterator[Running]:
+    "`bertcourse serve FOLDER`, once all its workers are ready; killed at the end if it still runs."
+    command = [sys.executable, "-m", "bertcourse.app.cli", "serve", str(folder), "--port", "0", *map(str, argv)]
+    given = {**os.environ, "LC_ALL": "C.UTF-8", "OMP_NUM_THREADS": "1", **environment}
+    with log.open("w", encoding="utf-8") as out:
+        process = subprocess.Popen(command, stderr=out, stdout=out, env=given, start_new_session=True)
+    try:
+        workers = ready or (int(argv[argv.index("--workers") + 1]) if "--workers" in argv else 1)
+        end = time.monotonic() + 120
+        while True:
+            text = log.read_text(encoding="utf-8")
+            if (found := re.search(r"http://\S+", text)) and text.count('"event": "ready"') >= workers:
+                break
+            assert process.poll() is None and time.monotonic() < end, text
+            time.sleep(0.05)
+        yield Running(process, found[0], log)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

@@ -1,0 +1,237 @@
+"""The queue: what goes together, in which order, and what happens to those who cannot wait."""
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from bertcourse.serving.batching import Batcher, Full, Hooks, Stopped
+
+
+class Model:
+    "Takes `seconds` for a batch, and says of each input what it was; remembers the batches."
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds, self.batches, self.go = seconds, [], threading.Event()
+        self.go.set()
+
+    def run(self, inputs):
+        self.go.wait(10)
+        time.sleep(self.seconds)
+        self.batches.append([one["input_ids"] for one in inputs])
+        if any(one["input_ids"] == [13] for one in inputs):
+            raise ZeroDivisionError
+        return [one["input_ids"] for one in inputs]
+
+    def decode(self, rows, inputs, found):
+        assert [one["input_ids"] for one in inputs] == found  # nobody else's
+        if "no answer" in rows:
+            raise KeyError
+        return [(row, sum(map(len, found))) for row in rows]
+
+
+def of_length(*lengths: int) -> list[dict]:
+    return [{"input_ids": [7] * n} for n in lengths]
+
+
+def with_batcher(work, model: Model, **more):
+    "Run `work(batcher)` in a loop of its own."
+    settings = {"max_batch": 4, "max_wait": 0.0, "max_queue": 8, "timeout": 5.0} | more
+
+    async def main():
+        batcher = Batcher(model, **settings)
+        await batcher.start()
+        try:
+            return await asyncio.wait_for(work(batcher), 20)
+        finally:
+            model.go.set()
+            await batcher.stop()
+    return asyncio.run(main())
+
+
+async def held(batcher: Batcher, model: Model, *jobs):
+    "Jobs that come while the model is busy with another: `asyncio` tasks, queued in this order."
+    model.go.clear()
+    first = asyncio.create_task(batcher.answer(["first"], of_length(1)))
+    while not batcher.busy_since:
+        await asyncio.sleep(0.001)
+    tasks = []
+    for rows, inputs in jobs:
+        tasks.append(asyncio.create_task(batcher.answer(rows, inputs)))
+        await asyncio.sleep(0)
+    return first, tasks
+
+
+def test_who_waits_together_is_read_together():
+    model = Model()
+
+    async def work(batcher):
+        first, tasks = await held(batcher, model, *((["r"], of_length(5)) for _ in range(6)))
+        model.go.set()
+        assert await first == [("first", 1)]
+        assert await asyncio.gather(*tasks) == [[("r", 5)]] * 6
+    with_batcher(work, model)
+    assert [len(batch) for batch in model.batches] == [1, 4, 2]
+
+
+def test_like_lengths_go_together_and_the_oldest_first():
+    model = Model()
+
+    async def work(batcher):
+        first, tasks = await held(batcher, model, *(([n], of_length(n)) for n in (100, 5, 90, 6, 400)))
+        model.go.set()
+        await asyncio.gather(first, *tasks)
+    with_batcher(work, model)
+    assert [[len(ids) for ids in batch] for batch in model.batches] == [[1], [100, 90], [5, 6], [400]]
+
+
+def test_a_request_of_many_inputs_is_answered_when_all_are_done():
+    model = Model()
+
+    async def work(batcher):
+        return await batcher.answer(["long"], of_length(*[9] * 7))
+    assert with_batcher(work, model) == [("long", 63)]
+    assert [len(batch) for batch in model.batches] == [4, 3]
+
+
+def test_a_fault_reaches_those_in_the_batch_and_nobody_else():
+    model = Model()
+
+    async def work(batcher):
+        first, tasks = await held(batcher, model, (["bad"], [{"input_ids": [13]}]), (["same batch"], of_length(1)),
+                                  (["other batch"], of_length(50)), (["no answer"], of_length(50)))
+        model.go.set()
+        return await first, await asyncio.gather(*tasks, return_exceptions=True)
+    first, (bad, same, other, none) = with_batcher(work, model)
+    assert first == [("first", 1)] and other == [("other batch", 50)]
+    assert isinstance(bad, ZeroDivisionError) and isinstance(same, ZeroDivisionError) and isinstance(none, KeyError)
+
+
+def test_a_failed_batch_of_a_long_request_drops_the_rest():
+    model = Model()
+
+    async def work(batcher):
+        with pytest.raises(ZeroDivisionError):
+            await batcher.answer(["long"], [{"input_ids": [13]}] + of_length(*[1] * 6))
+        assert batcher.waiting == 0
+        return await batcher.answer(["next"], of_length(2))
+    assert with_batcher(work, model) == [("next", 2)]
+
+
+def test_what_takes_too_long_is_dropped_before_the_model_sees_it():
+    model = Model()
+
+    async def work(batcher):
+        first, (late,) = await held(batcher, model, (["late"], of_length(77, 77)))
+        with pytest.raises(TimeoutError):
+            await late
+        assert batcher.waiting == 0
+        model.go.set()
+        with pytest.raises(TimeoutError):
+            await first
+        assert await batcher.answer(["after"], of_length(3)) == [("after", 3)]
+    with_batcher(work, model, timeout=0.3)
+    assert [len(batch[0]) for batch in model.batches] == [1, 3]
+
+
+def test_who_hangs_up_is_dropped():
+    model = Model()
+
+    async def work(batcher):
+        first, _ = await held(batcher, model)
+        gone = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(batcher.answer(["gone"], of_length(88), gone))
+        await asyncio.sleep(0.01)
+        assert batcher.waiting == 1
+        gone.set_result(None)
+        with pytest.raises(ConnectionError):
+            await task
+        assert batcher.waiting == 0
+        model.go.set()
+        await first
+    with_batcher(work, model)
+    assert [len(batch[0]) for batch in model.batches] == [1]
+
+
+def test_a_full_queue_refuses_and_says_for_how_long():
+    model = Model(seconds=0.05)
+
+    async def work(batcher):
+        await batcher.answer(["known"], of_length(1))  # so that a time is known
+        first, tasks = await held(batcher, model, *(([n], of_length(1)) for n in range(8)))
+        with pytest.raises(Full) as full:
+            await batcher.answer(["one too many"], of_length(1))
+        assert full.value.seconds >= 1
+        model.go.set()
+        await asyncio.gather(first, *tasks)
+        assert await batcher.answer(["room again"], of_length(1))
+    with_batcher(work, model)
+
+
+def test_what_could_not_be_answered_in_time_is_refused_at_once():
+    model = Model(seconds=0.2)
+
+    async def work(batcher):
+        await batcher.answer(["known"], of_length(1))
+        first, tasks = await held(batcher, model, (["a"], of_length(1)), (["b"], of_length(1)), (["c"], of_length(1)))
+        with pytest.raises(Full):  # 3 wait, 0.2 s each, and half of the second is over by then
+            await batcher.answer(["d"], of_length(1))
+        model.go.set()
+        await asyncio.gather(first, *tasks)
+    with_batcher(work, model, timeout=1.0, max_batch=1)
+
+
+def test_a_request_larger_than_the_queue_is_taken_when_nobody_waits():
+    model = Model()
+
+    async def work(batcher):
+        return await batcher.answer(["long"], of_length(*[2] * 20))
+    assert with_batcher(work, model, max_queue=8) == [("long", 40)]
+
+
+def test_alone_nobody_waits_for_others():
+    model = Model()
+
+    async def work(batcher):
+        begin = time.monotonic()
+        await batcher.answer(["a"], of_length(1))
+        await batcher.answer(["b"], of_length(1))
+        return time.monotonic() - begin
+    assert with_batcher(work, model, max_wait=5.0) < 4
+
+
+def test_in_company_a_batch_waits_for_those_who_were_there_lately():
+    model = Model()
+
+    async def client(batcher, name):
+        for _ in range(3):
+            await batcher.answer([name], of_length(4))
+            await asyncio.sleep(0.001 * name)  # each comes back at another moment
+
+    async def work(batcher):
+        first, tasks = await held(batcher, model, *(([n], of_length(4)) for n in range(4)))
+        model.go.set()
+        await asyncio.gather(first, *tasks)
+        await asyncio.gather(*(client(batcher, n) for n in range(4)))
+    with_batcher(work, model, max_wait=2.0)
+    assert [len(batch) for batch in model.batches] == [1, 4, 4, 4, 4]
+
+
+def test_stopping_finishes_what_is_queued_and_takes_nothing_new():
+    model = Model()
+    sizes, depths = [], []
+
+    async def main():
+        batcher = Batcher(model, 4, 0.0, 8, 5.0, Hooks(batch=lambda size, seconds: sizes.append(size), queue=depths.append))
+        await batcher.start()
+        first, tasks = await held(batcher, model, *(([n], of_length(1)) for n in range(6)))
+        stopping = asyncio.create_task(batcher.stop())
+        await asyncio.sleep(0.01)
+        with pytest.raises(Stopped):
+            await batcher.answer(["new"], of_length(1))
+        model.go.set()
+        await stopping
+        assert await asyncio.gather(first, *tasks) == [[("first", 1)], *([(n, 1)] for n in range(6))]
+    asyncio.run(main())
+    assert sizes == [1, 4, 2] and depths[-1] == 0 and max(depths) == 6
