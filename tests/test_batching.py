@@ -141,8 +141,8 @@ def test_who_hangs_up_is_dropped():
     async def work(batcher):
         first, _ = await held(batcher, model)
         gone = asyncio.get_running_loop().create_future()
-        task = asyncio.create_task(batcher.answer(["gone"], of_length(88), gone))
-        await asyncio.sleep(0.01)
+        task = asyncio.create_task(batcher.answer(["gone"], of_length(88), lambda: gone))
+        await asyncio.sleep(0.2)
         assert batcher.waiting == 1
         gone.set_result(None)
         with pytest.raises(ConnectionError):

@@ -416,9 +416,11 @@ def test_every_code_has_been_seen():
 def test_headers_of_every_answer(client):
     ask = client()
     for answer in (ask("GET", "/"), ask("GET", "/nothing"), ask.post({"text": "a"}), ask.post(b"{")):
-        assert answer.headers["x-content-type-options"] == "nosniff" and answer.headers["x-frame-options"] == "DENY"
-        assert "default-src 'none'" in answer.headers["content-security-policy"] and "unsafe" not in answer.headers["content-security-policy"]
+        assert answer.headers["x-content-type-options"] == "nosniff" and answer.headers["cache-control"] == "no-store"
         assert re.fullmatch("[0-9a-f]{16}", answer.headers["x-request-id"]) and "server" not in answer.headers
+    for page in (ask("GET", "/"), ask("GET", "/docs"), ask("GET", "/static/try.js")):
+        assert "default-src 'none'" in page.headers["content-security-policy"] and "unsafe" not in page.headers["content-security-policy"]
+        assert page.headers["x-frame-options"] == "DENY" and page.headers["referrer-policy"] == "no-referrer"
     assert ask("GET", "/health", headers={"x-request-id": "mine-1"}).headers["x-request-id"] == "mine-1"
     assert ask("GET", "/health", headers={"x-request-id": "a b<script>"}).headers["x-request-id"] != "a b<script>"
 

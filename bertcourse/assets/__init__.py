@@ -1,13 +1,13 @@
 """Where the course's data lies: in the package, or in a clone beside it.
 
-A wheel carries the notebooks, exercises, recorded experiments and benchmarks under this folder; in a clone they
+A wheel carries the notebooks, exercises, recorded experiments, benchmarks and manifests under this folder; in a clone they
 lie at the repository's root and are read from there, so that an edit shows at once.
 """
 
 from pathlib import Path
 
 HERE = Path(__file__).parent
-_IN_CLONE = {name: name for name in ("exercises", "experiments", "benchmarks")} | {"course": "nbs"}
+_IN_CLONE = {name: name for name in ("exercises", "experiments", "benchmarks", "deploy")} | {"course": "nbs"}
 
 
 def asset(name: str) -> Path:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 ALIKE = 16  # pieces by which inputs of a batch may differ, and half of the longer one
+QUICK, GAP = 0.02, 0.002  # seconds: what may be answered in the event loop, and how long the model has to have been idle
+LOOK = 0.1  # seconds after which it is worth looking whether somebody still waits
 SMOOTH = 0.2  # weight of the latest batch in the mean time of an input
 
 
@@ -70,6 +72,7 @@ class Batcher:
         self.per_input = 0.0  # seconds, smoothed
         self.busy_since: float | None = None  # when the batch began that the model works on
         self._queue: list[tuple[Job, int]] = []  # in the order of arrival; jobs that gave up are taken out with the next batch
+        self._ended = 0.0  # when the last batch was done
         self._expected = 1  # inputs that the next batch may wait for: as many as there were lately
         self._arrived, self._thread, self._stopped = asyncio.Event(), ThreadPoolExecutor(1, "model"), False
 
@@ -84,16 +87,49 @@ class Batcher:
         await self._task
         self._thread.shutdown()
 
-    async def answer(self, rows: Sequence[Any], inputs: Sequence[Mapping[str, Any]], gone: asyncio.Future | None = None) -> list[Any]:
-        """The answers of one request. Raises `Full`, `Stopped`, `TimeoutError`, `ConnectionError` (once `gone` is done), what the model raises."""
+    async def answer(self, rows: Sequence[Any], inputs: Sequence[Mapping[str, Any]], gone: Callable[[], Awaitable[Any]] | None = None) -> list[Any]:
+        """The answers of one request. Raises `Full`, `Stopped`, `TimeoutError`, `ConnectionError` (if `gone()` ends first), what the model raises."""
+        if self._alone(len(inputs)):
+            return self._at_once(rows, inputs)
         job = self._enter(rows, inputs)
         try:
-            await asyncio.wait([job.done, gone] if gone else [job.done], timeout=self.timeout, return_when=asyncio.FIRST_COMPLETED)
-            if job.done.done():
-                return job.done.result()
-            raise ConnectionError("nobody waits any more") if gone is not None and gone.done() else TimeoutError
+            await asyncio.wait([job.done], timeout=min(LOOK, self.timeout))
+            if not job.done.done():
+                await self._watch(job, gone)
+            return job.done.result()
         finally:
             self._leave(job)
+
+    async def _watch(self, job: Job, gone: Callable[[], Awaitable[Any]] | None) -> None:
+        """Wait on, now with an eye on whoever asked. Raises `TimeoutError`, `ConnectionError`."""
+        left = asyncio.ensure_future(gone()) if gone else None
+        try:
+            await asyncio.wait([job.done, left] if left else [job.done], timeout=max(0, self.timeout - LOOK), return_when=asyncio.FIRST_COMPLETED)
+            if not job.done.done():
+                raise ConnectionError("nobody waits any more") if left and left.done() else TimeoutError
+        finally:
+            if left:
+                left.cancel()
+
+    def _alone(self, count: int) -> bool:
+        """Is the model idle, has it been so for a moment, and will it be quick? Then nobody need be woken for this request."""
+        if self._stopped or self.waiting or self.busy_since is not None or not 0 < self.per_input * count <= QUICK:
+            return False
+        return count <= self.max_batch and time.monotonic() - self._ended >= GAP
+
+    def _at_once(self, rows: Sequence[Any], inputs: Sequence[Mapping[str, Any]]) -> list[Any]:
+        """Answer in the event loop: with one core for the process, nobody else could work meanwhile."""
+        begin = time.monotonic()
+        try:
+            found = self.model.run(inputs)
+        finally:
+            self._ended = time.monotonic()
+        self._count(len(inputs), self._ended - begin)
+        return self.model.decode(rows, inputs, found)
+
+    def _count(self, size: int, seconds: float) -> None:
+        self.per_input += (seconds / size - self.per_input) * (SMOOTH if self.per_input else 1)
+        self.hooks.batch(size, seconds)
 
     def _enter(self, rows: Sequence[Any], inputs: Sequence[Mapping[str, Any]]) -> Job:
         """Queue a request, if there is room and it can be answered in time. A request that finds nobody waiting is always taken."""
@@ -139,10 +175,9 @@ class Batcher:
                 finished = await loop.run_in_executor(self._thread, self._run, batch)
             except Exception as error:  # the model's: whoever is in this batch gets it
                 finished = [(job, error) for job in {job for job, _ in batch}]
-            seconds, self.busy_since = time.monotonic() - begin, None
-            self.per_input += (seconds / len(batch) - self.per_input) * (SMOOTH if self.per_input else 1)
+            self._ended, self.busy_since = time.monotonic(), None
             self._expected = max(1, min(len(batch) + self.waiting, self.max_batch))
-            self.hooks.batch(len(batch), seconds)
+            self._count(len(batch), self._ended - begin)
             for job, found in finished:
                 if job.done.done():
                     continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import traceback
 from datetime import UTC, datetime
@@ -24,7 +25,7 @@ class JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Time, level, event, process, and what else is known."""
         when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        said = {"time": when, "level": record.levelname.lower(), "event": record.getMessage(), "pid": record.process}
+        said = {"time": when, "level": record.levelname.lower(), "event": record.getMessage().strip(), "pid": record.process}
         if record.exc_info and record.exc_info[0]:
             said |= {"error": record.exc_info[0].__name__, "at": places(record.exc_info[2])}
         return json.dumps(said | getattr(record, "said", {}), ensure_ascii=False)
@@ -43,3 +44,11 @@ def set_up() -> None:
 def log(event: str, level: int = logging.INFO, **more: Any) -> None:
     """One line."""
     logging.getLogger(LOGGERS[0]).log(level, event, extra={"said": more})
+
+
+def log_request(*, status: int, **more: Any) -> None:
+    """One line for a request, without the detour over `logging`, which takes longer than a short text takes to tokenise."""
+    when = datetime.now(UTC).isoformat(timespec="milliseconds")
+    said = {"time": when, "level": "info" if status < 500 else "error", "event": "request", "pid": os.getpid(),
+            "status": status, **more}
+    sys.stderr.write(json.dumps(said) + "\n")

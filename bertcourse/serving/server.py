@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import mmap
 import os
 import shutil
 import signal
@@ -12,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,24 +106,119 @@ class Connection(HttpToolsProtocol):
             self.transport.abort()
 
 
-class Server(uvicorn.Server):
-    """uvicorn, with a slower end: whoever is connected gets an answer, and the news that the connection closes."""
+class Shares:
+    """How many connections each worker has, in memory that all of them see.
 
-    def __init__(self, settings: Settings, app: Edge, **more: Any) -> None:
-        self.settings, self.service = settings, app.service
-        protocol = type("Connection", (Connection,), {"read_timeout": settings.read_timeout})
+    Whoever wakes first would else take all connections that wait, and a keep-alive connection stays where it is.
+    """
+
+    ABSENT = 2**31 - 1
+
+    def __init__(self, workers: int) -> None:
+        self._counts = memoryview(mmap.mmap(-1, 4 * workers)).cast("i")
+        self._slots: dict[Any, int] = {}
+        for slot in range(workers):
+            self._counts[slot] = self.ABSENT
+
+    def enter(self, worker: Any) -> int:
+        """A slot for a worker, in the process that starts it."""
+        self._slots[worker] = slot = min({*range(len(self._counts))} - {*self._slots.values()}, default=0)
+        self._counts[slot] = 0
+        return slot
+
+    def leave(self, worker: Any) -> None:
+        """That worker is gone."""
+        self._counts[self._slots.pop(worker)] = self.ABSENT
+
+    def set(self, slot: int, count: int) -> None:
+        """A worker says how many it has."""
+        self._counts[slot] = count
+
+    def least(self) -> int:
+        """Of all workers, the fewest connections."""
+        return min(self._counts)
+
+
+class Door:
+    """Accepts connections, one at a time, and leaves one to a worker that has fewer, if it takes it at once."""
+
+    POLITE = 0.005  # seconds
+
+    def __init__(self, listeners: Sequence[socket.socket], make: Callable[[], asyncio.Protocol], connections: set, shares: Shares | None,
+                 slot: int) -> None:
+        self.listeners, self._make, self._connections, self._shares, self._slot = listeners, make, connections, shares, slot
+        self._loop, self._tasks = asyncio.get_running_loop(), set()
+        for listener in listeners:
+            listener.setblocking(False)
+            self._loop.add_reader(listener, self._knock, listener)
+
+    def _knock(self, listener: socket.socket) -> None:
+        if self._shares:
+            self._shares.set(self._slot, len(self._connections) + len(self._tasks))
+            if len(self._connections) + len(self._tasks) > self._shares.least():
+                self._loop.remove_reader(listener)
+                self._loop.call_later(self.POLITE, self._open_again, listener)
+                return
+        self._accept(listener)
+
+    def _open_again(self, listener: socket.socket) -> None:
+        if listener.fileno() >= 0:
+            self._accept(listener)
+            self._loop.add_reader(listener, self._knock, listener)
+
+    def _accept(self, listener: socket.socket) -> bool:
+        """Take one connection, if there is one."""
+        try:
+            accepted, _ = listener.accept()
+        except OSError as error:  # nobody there any more, or no file descriptor left
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                log("too_many_connections", 40, error=error.strerror)
+                time.sleep(0.01)
+            return False
+        accepted.setblocking(False)
+        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        task = self._loop.create_task(self._loop.connect_accepted_socket(self._make, accepted))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return True
+
+    async def close(self) -> None:
+        """Take whoever has come, then shut."""
+        for listener in self.listeners:
+            self._loop.remove_reader(listener)
+            while self._accept(listener):
+                await asyncio.sleep(0)
+            listener.close()
+        while self._tasks:
+            await asyncio.sleep(0)
+
+
+class Server(uvicorn.Server):
+    """uvicorn, with a door of its own and a slower end: whoever is connected gets an answer, and the news that the connection closes."""
+
+    def __init__(self, settings: Settings, app: Edge, shares: Shares | None = None, slot: int = 0, **more: Any) -> None:
+        self.settings, self.service, self.shares, self.slot = settings, app.service, shares, slot
+        self.protocol = type("Connection", (Connection,), {"read_timeout": settings.read_timeout})
         super().__init__(uvicorn.Config(
-            app, http=protocol, ws="none", lifespan="on", log_config=None, access_log=False, server_header=False, proxy_headers=False,
+            app, http=self.protocol, ws="none", lifespan="on", log_config=None, access_log=False, server_header=False, proxy_headers=False,
             timeout_keep_alive=settings.keep_alive, timeout_graceful_shutdown=int(settings.timeout + settings.read_timeout) + 1, **more))
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+    async def startup(self, sockets: Sequence[socket.socket]) -> None:
+        """Start the application, then accept."""
+        await self.lifespan.startup()
+        if self.lifespan.should_exit:
+            self.should_exit = True
+            return
+
+        def connection() -> asyncio.Protocol:
+            return self.protocol(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+        self.servers: list[Any] = []
+        self.door = Door(sockets, connection, self.server_state.connections, self.shares, self.slot)
+        self.started = True
+
+    async def shutdown(self, sockets: Sequence[socket.socket] | None = None) -> None:
         """Stop to accept, let idle connections send what is on its way, then finish."""
-        for _ in range(3):  # connections that the kernel has taken, but nobody has seen yet
-            await asyncio.sleep(0)
-        for server in self.servers:
-            server.close()
-        for listener in sockets or []:
-            listener.close()
+        await self.door.close()
         self.service.draining = True  # each answer now closes its connection
         end = time.monotonic() + self.settings.drain
         while self.server_state.connections and time.monotonic() < end:
@@ -214,7 +312,7 @@ def run_workers(settings: Settings, listener: socket.socket) -> int:
             async def notify() -> None:
                 self.notify()
                 server.should_exit |= os.getppid() != self.ppid  # gunicorn is gone, and nobody would end this process
-            server = Server(settings, self.wsgi, callback_notify=notify, timeout_notify=5)
+            server = Server(settings, self.wsgi, shares, self.slot, callback_notify=notify, timeout_notify=5)
             server.run(self.sockets)
 
     class Application(BaseApplication):
@@ -224,7 +322,7 @@ def run_workers(settings: Settings, listener: socket.socket) -> int:
             for name, value in {
                 "bind": bind, "workers": settings.workers, "worker_class": Process, "logger_class": Lines,
                 "timeout": BOOT, "graceful_timeout": int(settings.timeout + settings.read_timeout + settings.drain) + 2,
-                "control_socket_disable": True, "child_exit": gone, "proc_name": "bertcourse",
+                "control_socket_disable": True, "pre_fork": coming, "child_exit": gone, "proc_name": "bertcourse",
             }.items():
                 self.cfg.set(name, value)
 
@@ -236,11 +334,16 @@ def run_workers(settings: Settings, listener: socket.socket) -> int:
                 time.sleep(PAUSE)
                 os._exit(1)
 
+    def coming(arbiter: Any, worker: Any) -> None:
+        worker.slot = shares.enter(worker)
+
     def gone(arbiter: Any, worker: Any) -> None:
+        shares.leave(worker)
         from bertcourse.serving.metrics import forget
         forget(worker.pid, folder)
         log("worker_ended", worker=worker.pid)
 
+    shares = Shares(settings.workers)
     bind = f"fd://{listener.detach()}"
     folder = Path(tempfile.mkdtemp(prefix="bertcourse-metrics-"))
     os.environ[FOLDER] = str(folder)

@@ -26,7 +26,7 @@ from bertcourse.runtime import ModelError
 from bertcourse.serving.batching import Batcher, Full, Hooks, Stopped
 from bertcourse.serving.docs import page as docs_page
 from bertcourse.serving.inputs import Problem, problem, read_json, read_request
-from bertcourse.serving.logs import log, places
+from bertcourse.serving.logs import log, log_request, places
 from bertcourse.serving.metrics import Metrics
 from bertcourse.serving.openapi import describe
 from bertcourse.serving.predictor import Predictor
@@ -37,12 +37,12 @@ GUARDED = ("/predict", "/model", "/metrics")
 PAGES = {"/": ("try.html", "text/html"), "/static/try.js": ("try.js", "text/javascript"), "/static/style.css": ("style.css", "text/css")}
 STALLED = 60.0  # seconds after which a batch that does not end means that the process is sick
 LOOPBACK = ("localhost", "127.0.0.1", "::1", "[::1]")
-HEADERS = [
-    (b"x-content-type-options", b"nosniff"), (b"x-frame-options", b"DENY"), (b"referrer-policy", b"no-referrer"),
-    (b"cross-origin-resource-policy", b"same-origin"), (b"cache-control", b"no-store"),
-    (b"content-security-policy", b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
-                                 b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
-]  # fmt: skip
+HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]  # of every answer
+PAGE_HEADERS = {  # and of those that a browser shows
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
+                               "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "x-frame-options": "DENY", "referrer-policy": "no-referrer", "cross-origin-resource-policy": "same-origin",
+}
 ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 LINGER = 1.0  # seconds in which a body that is too large is still read: who is sending would else lose the answer with the connection
 BIG = 20_000  # characters of a request that are not cut into pieces in the event loop, where they would hold up the others
@@ -83,9 +83,8 @@ class Service:
             rows, inputs, truncated = await asyncio.to_thread(self._prepare, asked.texts, asked.cut)
         else:
             rows, inputs, truncated = self._prepare(asked.texts, asked.cut)
-        gone = asyncio.ensure_future(request.receive())  # says nothing more until the connection is lost
         try:
-            said = await self.batcher.answer(rows, inputs, gone)
+            said = await self.batcher.answer(rows, inputs, request.receive)  # which says nothing more until the connection is lost
         except Full as full:
             raise problem("queue_full", f"too many requests wait: try again in {math.ceil(full.seconds)} s",
                           Retry_After=str(math.ceil(full.seconds))) from None
@@ -97,8 +96,6 @@ class Service:
         except ModelError as error:
             log("model_failed", logging.ERROR, error=error.en)
             raise problem("model_failed", "the model gave no usable answer: tell whoever runs this service") from None
-        finally:
-            gone.cancel()
         request.state.texts = len(said)
         self.metrics.texts.inc(len(said))
         self.metrics.truncated.inc(sum(truncated))
@@ -182,12 +179,13 @@ class Service:
     async def docs(self, request: Request) -> Response:
         """`GET /docs`: the description, for people."""
         wanted = request.query_params.get("lang") or request.headers.get("accept-language", "")
-        return Response(docs_page(self.described, self.settings, "zh" if wanted.lower().startswith("zh") else "en"), media_type="text/html")
+        return Response(docs_page(self.described, self.settings, "zh" if wanted.lower().startswith("zh") else "en"),
+                        headers=PAGE_HEADERS, media_type="text/html")
 
     async def page(self, request: Request) -> Response:
         """`GET /` and what belongs to it."""
         content, kind = self._pages[request.url.path]
-        return Response(content, media_type=kind)
+        return Response(content, headers=PAGE_HEADERS, media_type=kind)
 
     # --- the application ---
 
@@ -297,5 +295,4 @@ class Edge:
             service.metrics.latency.observe(seconds)
         if service.log_all or status >= 500:
             more = {name: value for name, value in (("code", state["code"]), ("texts", state["texts"])) if value}
-            log("request", logging.INFO if status < 500 else logging.ERROR, id=known, method=scope["method"], path=path, status=status,
-                        ms=round(1000 * seconds, 2), **more)
+            log_request(id=known, method=scope["method"], path=path, status=status, ms=round(1000 * seconds, 2), **more)
