@@ -24,7 +24,7 @@ STAMP := $(VENV)/.installed-$(KEY)
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 \
   PYDEVD_DISABLE_FILE_VALIDATION=1
 
-.PHONY: help venv lab edit test test-slow export outputs timings site experiment pretrain wheel clean
+.PHONY: help venv lab edit test test-slow soak export outputs timings site experiment pretrain wheel clean
 
 help:  ## list the targets
 	@echo "make TARGET: the environment in $(VENV) is made when it is first needed"
@@ -75,6 +75,10 @@ test: venv  ## run every notebook and the tests (NB="nbs/01_bert.ipynb": only th
 test-slow: venv  ## wheel, JupyterLab in a browser, whatever takes minutes
 	@echo "running tests/slow"
 	@$(TEST_ENV) $(PY) -m pytest -v -rfEs $(ARGS) tests/slow
+
+soak: venv  ## the service under load and faults, for long (ARGS: N times as long, default 10)
+	@echo "running tests/slow/test_serving_load.py, $(or $(ARGS),10) times as long"
+	@$(TEST_ENV) BERTCOURSE_SOAK=$(or $(ARGS),10) $(PY) -m pytest -v -s -rfEs tests/slow/test_serving_load.py
 
 export: venv  ## write the modules in bertcourse/ from the notebooks, and clean the notebooks
 	@echo "writing bertcourse/*.py from nbs/"

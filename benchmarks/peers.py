@@ -11,24 +11,34 @@ import sys
 
 from bertcourse.serving.predictor import Predictor
 
+try:
+    import litserve as ls
+except ImportError:
+    ls = None
+
+
+class Api(ls.LitAPI if ls else object):
+    """Our predictor, for LitServe; its workers are processes that find this class by name."""
+
+    def setup(self, device):
+        """In a worker."""
+        self.predictor = Predictor(sys.argv[3])
+
+    def decode_request(self, request):
+        """A request."""
+        return {"text": request["text"]}
+
+    def predict(self, batch):
+        """A batch of them."""
+        return self.predictor.predict(batch)
+
+    def encode_response(self, output):
+        """An answer."""
+        return {"predictions": [output]}
+
 
 def litserve(port: int, folder: str, workers: int) -> None:
     """A LitAPI with the batches and the waiting time of ours."""
-    import litserve as ls
-
-    class Api(ls.LitAPI):
-        def setup(self, device):
-            self.predictor = Predictor(folder)
-
-        def decode_request(self, request):
-            return {"text": request["text"]}
-
-        def predict(self, batch):
-            return self.predictor.predict(batch)
-
-        def encode_response(self, output):
-            return {"predictions": [output]}
-
     api = Api(max_batch_size=16, batch_timeout=0.004)
     ls.LitServer(api, accelerator="cpu", workers_per_device=workers).run(host="127.0.0.1", port=port, generate_client_file=False, log_level="error")
 

@@ -1,8 +1,8 @@
-"""The tables of `README.md` in this folder, from what `deploy.py` measured.
+"""The tables of `README.md` in this folder, from what `deploy.py` and `serve.py` measured.
 
     python benchmarks/readme.py
 
-Writes what stands between the markers anew; a test asks whether it is of the committed `deploy.json`.
+Writes what stands between the markers anew; a test asks whether it is of the committed `deploy.json` and `serve.json`.
 """
 
 from __future__ import annotations
@@ -71,16 +71,29 @@ def tables(found: dict[str, Any]) -> dict[str, str]:
     return made
 
 
-def written(text: str, found: dict[str, Any]) -> str:
-    """The page with the tables of these figures. Raises `KeyError` for a marker that has none."""
-    made = tables(found)
+def served(found: dict[str, Any]) -> dict[str, str]:
+    """The tables of `serve.json`."""
+    parts, machine = found["parts"], found["machine"]
+    made = {"servemachine": f"{machine['cpu']}, {found['settings']['rounds']} interleaved rounds, {found['date']}.\n"}
+    for name in ("ladder", "peers"):
+        part = parts[name]
+        made[name] = rows(["", "ms of CPU for a request", "requests a second"],
+                          [[arm, f"{part['ms_of_cpu'][arm]:,.1f}", f"{row['per_s']:,.0f}"] for arm, row in part["arms"].items()])  # fmt: skip
+    made["servegoals"] = rows(["", "goal", "reached", ""], list(goals(parts["service"])))
+    return made
+
+
+def written(text: str, found: dict[str, Any], service: dict[str, Any]) -> str:
+    """The page with the tables of these figures, of `deploy.json` and `serve.json`. Raises `KeyError` for a marker that has none."""
+    made = tables(found) | served(service)
     return MARK.sub(lambda mark: mark[1] + "\n" + made[mark[2]] + "\n" + mark[3], text)
 
 
 def main() -> int:
     """Write the page."""
     page = HERE / "README.md"
-    text = written(page.read_text(encoding="utf-8"), json.loads((HERE / "deploy.json").read_text(encoding="utf-8")))
+    stored = (json.loads((HERE / name).read_text(encoding="utf-8")) for name in ("deploy.json", "serve.json"))
+    text = written(page.read_text(encoding="utf-8"), *stored)
     partial = page.with_suffix(".partial")
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, page)

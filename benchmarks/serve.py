@@ -127,11 +127,15 @@ class Server:
 
     def tree(self) -> list[psutil.Process]:
         """All its processes."""
-        return [self.process, *self.process.children(recursive=True)]
+        return [self.process, *self.process.children(recursive=True)] if self.process.is_running() else []
 
     def cpu(self) -> float:
         """Seconds of CPU that they have used."""
-        return sum(sum(process.cpu_times()[:2]) for process in self.tree())
+        total = 0.0
+        for process in self.tree():
+            with contextlib.suppress(psutil.NoSuchProcess):  # a helper that has just ended
+                total += sum(process.cpu_times()[:2])
+        return total
 
     def memory(self) -> float:
         """MB of all of them, what they share counted once."""

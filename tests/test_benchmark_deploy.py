@@ -71,12 +71,12 @@ def test_a_benchmark_that_is_not_there():
 def test_the_page_is_of_the_recorded_figures():
     with scripts.loaded("readme") as readme:
         text = (asset("benchmarks") / "README.md").read_text(encoding="utf-8")
-        found = json.loads((asset("benchmarks") / "deploy.json").read_text(encoding="utf-8"))
-        assert readme.written(text, found) == text, "run `python benchmarks/readme.py`"
-        assert all(table in text for table in readme.tables(found).values())
+        found, service = (json.loads((asset("benchmarks") / name).read_text(encoding="utf-8")) for name in ("deploy.json", "serve.json"))
+        assert readme.written(text, found, service) == text, "run `python benchmarks/readme.py`"
+        assert all(table in text for table in (readme.tables(found) | readme.served(service)).values())
         other = json.loads(json.dumps(found))
         next(iter(other["parts"]["speed"]["ratios"].values()))["wall"] = 123.45
-        assert "123.45" in readme.written(text, other)
+        assert "123.45" in readme.written(text, other, service)
 
 
 def test_goals_that_are_missed_say_so():

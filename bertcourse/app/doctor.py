@@ -122,7 +122,7 @@ def requirements() -> tuple[dict[str, str], list[Problem]]:
             if r.marker is None or any(r.marker.evaluate({"extra": extra}) for extra in EXTRAS)}, []
 
 
-_MODULES = {"scikit-learn": "sklearn"}  # distributions whose module has another name
+_MODULES = {"scikit-learn": "sklearn", "pyyaml": "yaml", "prometheus-client": "prometheus_client"}  # distributions whose module has another name
 
 
 def module_of(name: str) -> str:
