@@ -163,8 +163,11 @@ def test_a_full_queue_refuses_and_says_for_how_long():
         with pytest.raises(Full) as full:
             await batcher.answer(["one too many"], of_length(1))
         assert full.value.seconds >= 1
+        with pytest.raises(Full):
+            batcher.check()
         model.go.set()
         await asyncio.gather(first, *tasks)
+        batcher.check()
         assert await batcher.answer(["room again"], of_length(1))
     with_batcher(work, model)
 

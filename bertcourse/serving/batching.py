@@ -72,6 +72,7 @@ class Batcher:
         self.per_input = 0.0  # seconds, smoothed
         self.busy_since: float | None = None  # when the batch began that the model works on
         self._queue: list[tuple[Job, int]] = []  # in the order of arrival; jobs that gave up are taken out with the next batch
+        self._refused = 0  # inputs of the last request for which there was no room
         self._ended = 0.0  # when the last batch was done
         self._expected = 1  # inputs that the next batch may wait for: as many as there were lately
         self._arrived, self._thread, self._stopped = asyncio.Event(), ThreadPoolExecutor(1, "model"), False
@@ -111,6 +112,21 @@ class Batcher:
             if left:
                 left.cancel()
 
+    def check(self) -> None:
+        """Raises `Full` as long as there is no room for a request like the last that was refused: cheap, before anything is read of a new one."""
+        if self._refused:
+            self._check(self._refused)
+            self._refused = 0
+
+    def _check(self, count: int) -> None:
+        """Is there room for so many inputs, and will they be answered in time? Raises `Full`, `Stopped`."""
+        if self._stopped:
+            raise Stopped
+        ahead = self.waiting * self.per_input
+        if self.waiting and (self.waiting + count > self.max_queue or ahead > self.timeout / 2):
+            self._refused = count
+            raise Full(max(1.0, ahead))
+
     def _alone(self, count: int) -> bool:
         """Is the model idle, has it been so for a moment, and will it be quick? Then nobody need be woken for this request."""
         if self._stopped or self.waiting or self.busy_since is not None or not 0 < self.per_input * count <= QUICK:
@@ -133,11 +149,7 @@ class Batcher:
 
     def _enter(self, rows: Sequence[Any], inputs: Sequence[Mapping[str, Any]]) -> Job:
         """Queue a request, if there is room and it can be answered in time. A request that finds nobody waiting is always taken."""
-        if self._stopped:
-            raise Stopped
-        ahead = self.waiting * self.per_input
-        if self.waiting and (self.waiting + len(inputs) > self.max_queue or ahead > self.timeout / 2):
-            raise Full(max(1.0, ahead))
+        self._check(len(inputs))
         job = Job(rows, inputs, asyncio.get_running_loop().create_future(), [None] * len(inputs), len(inputs), len(inputs))
         self._queue += [(job, i) for i in range(len(inputs))]
         self._change(len(inputs))

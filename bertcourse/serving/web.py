@@ -12,7 +12,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from importlib.resources import files
 from typing import Any
 
@@ -77,14 +77,26 @@ class Service:
 
     async def predict(self, request: Request) -> Response:
         """`POST /predict`."""
+        with self._refusals():
+            self.batcher.check()  # before the body is even looked at: under overload it is the refusals that cost
         body = await self._body(request)
         asked = read_request(read_json(body), self.predictor.required, self.predictor.optional, self.settings.max_texts, self.settings.max_chars)
         if sum(len(text) for row in asked.texts for text in row.values()) > BIG:
             rows, inputs, truncated = await asyncio.to_thread(self._prepare, asked.texts, asked.cut)
         else:
             rows, inputs, truncated = self._prepare(asked.texts, asked.cut)
-        try:
+        with self._refusals():
             said = await self.batcher.answer(rows, inputs, request.receive)  # which says nothing more until the connection is lost
+        request.state.texts = len(said)
+        self.metrics.texts.inc(len(said))
+        self.metrics.truncated.inc(sum(truncated))
+        return answer({"predictions": [one | {"truncated": cut} for one, cut in zip(said, truncated, strict=True)]})
+
+    @contextlib.contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """Why the batcher does not answer, as a `Problem`."""
+        try:
+            yield
         except Full as full:
             raise problem("queue_full", f"too many requests wait: try again in {math.ceil(full.seconds)} s",
                           Retry_After=str(math.ceil(full.seconds))) from None
@@ -96,10 +108,6 @@ class Service:
         except ModelError as error:
             log("model_failed", logging.ERROR, error=error.en)
             raise problem("model_failed", "the model gave no usable answer: tell whoever runs this service") from None
-        request.state.texts = len(said)
-        self.metrics.texts.inc(len(said))
-        self.metrics.truncated.inc(sum(truncated))
-        return answer({"predictions": [one | {"truncated": cut} for one, cut in zip(said, truncated, strict=True)]})
 
     def _prepare(self, texts: list[dict[str, str]], cut: list[bool]) -> tuple[list[Any], list[Any], list[bool]]:
         """Rows, their inputs, and of which texts a part is lost."""

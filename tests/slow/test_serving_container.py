@@ -7,12 +7,14 @@ import sys
 import time
 from pathlib import Path
 
-import commands
 import httpx
 import pytest
-import services
 
 ROOT = Path(__file__).parents[2]
+sys.path.append(str(ROOT / "tests"))
+import commands  # noqa: E402
+import services  # noqa: E402
+
 HEAVY = ("torch", "transformers", "datasets", "scipy", "huggingface_hub", "matplotlib", "onnx", "pandas")
 
 
