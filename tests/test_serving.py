@@ -133,6 +133,7 @@ def test_questions_and_passages_as_transformers_cuts_them(tokenizers, question, 
 def test_a_tokenizer_knows_what_the_session_needs(tokenizers):
     ours, theirs = tokenizers
     assert ours.pad_token_id == theirs.pad_token_id and ours.model_max_length == theirs.model_max_length
+    assert len(ours) == len(theirs)
     assert ours.count("my dog is hairy") == len(theirs("my dog is hairy")["input_ids"])
 
 

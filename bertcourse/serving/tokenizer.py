@@ -72,6 +72,10 @@ class Tokenizer:
         self._plain = plain
         self._cutting: dict[tuple[str, int, int], tokenizers.Tokenizer] = {}
 
+    def __len__(self) -> int:
+        """Pieces that it knows, added ones included."""
+        return self._plain.get_vocab_size()
+
     def _for(self, strategy: str, length: int, stride: int) -> tokenizers.Tokenizer:
         """The tokenizer that cuts in this way."""
         key = strategy, length, stride
