@@ -252,6 +252,28 @@ def test_a_worker_that_dies_is_replaced_and_counts_go_on(model, tmp_path):
         assert service.stop() == 0
 
 
+def test_connections_are_shared_out(model, tmp_path):
+    with serve(model, "--workers", 2, log=tmp_path / "log") as service:
+        clients = [service.client() for _ in range(16)]
+        for client in clients:
+            assert client.get("/model").status_code == 200  # and the connection stays
+        time.sleep(0.2)
+        by = [line["pid"] for line in service.lines() if line.get("path") == "/model"]
+        assert len(by) == 16 and all(6 <= by.count(pid) <= 10 for pid in service.workers())
+        assert service.stop() == 0
+
+
+def test_sighup_replaces_the_workers(model, tmp_path):
+    with serve(model, "--workers", 2, log=tmp_path / "log") as service:
+        before = service.workers()
+        service.process.send_signal(signal.SIGHUP)
+        end = time.monotonic() + 60
+        while len(service.workers()) < 4 or any(alive(pid) for pid in before):
+            assert httpx.post(service.url + "predict", json={"text": "good"}).status_code == 200 and time.monotonic() < end
+        assert httpx.post(service.url + "predict", json={"text": "good"}).status_code == 200
+        assert service.stop() == 0
+
+
 def test_workers_do_not_outlive_their_master(model, tmp_path):
     with serve(model, "--workers", 2, log=tmp_path / "log") as service:
         service.process.kill()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import logging
 import mmap
 import os
 import shutil
@@ -142,7 +143,7 @@ class Shares:
 class Door:
     """Accepts connections, one at a time, and leaves one to a worker that has fewer, if it takes it at once."""
 
-    POLITE = 0.005  # seconds
+    POLITE, EXHAUSTED = 0.005, 0.2  # seconds to wait: for another worker, for a file descriptor
 
     def __init__(self, listeners: Sequence[socket.socket], make: Callable[[], asyncio.Protocol], connections: set, shares: Shares | None,
                  slot: int) -> None:
@@ -152,29 +153,41 @@ class Door:
             listener.setblocking(False)
             self._loop.add_reader(listener, self._knock, listener)
 
+    def _ahead(self) -> int:
+        """How many connections more than the worker with the fewest."""
+        if not self._shares:
+            return 0
+        count = len(self._connections) + len(self._tasks)
+        self._shares.set(self._slot, count)
+        return count - self._shares.least()
+
     def _knock(self, listener: socket.socket) -> None:
-        if self._shares:
-            self._shares.set(self._slot, len(self._connections) + len(self._tasks))
-            if len(self._connections) + len(self._tasks) > self._shares.least():
-                self._loop.remove_reader(listener)
-                self._loop.call_later(self.POLITE, self._open_again, listener)
-                return
-        self._accept(listener)
+        if self._ahead() > 0:
+            self._wait(listener, self.POLITE)
+        else:
+            self._accept(listener)
+
+    def _wait(self, listener: socket.socket, seconds: float) -> None:
+        self._loop.remove_reader(listener)
+        self._loop.call_later(seconds, self._open_again, listener)
 
     def _open_again(self, listener: socket.socket) -> None:
-        if listener.fileno() >= 0:
-            self._accept(listener)
-            self._loop.add_reader(listener, self._knock, listener)
+        if listener.fileno() < 0:
+            return
+        self._loop.add_reader(listener, self._knock, listener)
+        for _ in range(max(1, self._ahead())):  # the further the others are behind, the less it is worth to wait for them
+            if not self._accept(listener):
+                return
 
     def _accept(self, listener: socket.socket) -> bool:
         """Take one connection, if there is one."""
         try:
             accepted, _ = listener.accept()
-        except OSError as error:  # nobody there any more, or no file descriptor left
+        except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                log("too_many_connections", 40, error=error.strerror)
-                time.sleep(0.01)
-            return False
+                log("too_many_connections", logging.ERROR, error=error.strerror)
+                self._wait(listener, self.EXHAUSTED)
+            return False  # or another worker was faster
         accepted.setblocking(False)
         accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         task = self._loop.create_task(self._loop.connect_accepted_socket(self._make, accepted))
@@ -185,9 +198,9 @@ class Door:
     async def close(self) -> None:
         """Take whoever has come, then shut."""
         for listener in self.listeners:
-            self._loop.remove_reader(listener)
             while self._accept(listener):
                 await asyncio.sleep(0)
+            self._loop.remove_reader(listener)
             listener.close()
         while self._tasks:
             await asyncio.sleep(0)
@@ -198,6 +211,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, settings: Settings, app: Edge, shares: Shares | None = None, slot: int = 0, **more: Any) -> None:
         self.settings, self.service, self.shares, self.slot = settings, app.service, shares, slot
+        self.door: Door | None = None
         self.protocol = type("Connection", (Connection,), {"read_timeout": settings.read_timeout})
         super().__init__(uvicorn.Config(
             app, http=self.protocol, ws="none", lifespan="on", log_config=None, access_log=False, server_header=False, proxy_headers=False,
@@ -205,6 +219,9 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: Sequence[socket.socket]) -> None:
         """Start the application, then accept."""
+        if os.name == "nt":  # whose event loop cannot watch a socket, and where there are no other workers
+            await super().startup([*sockets])
+            return
         await self.lifespan.startup()
         if self.lifespan.should_exit:
             self.should_exit = True
@@ -218,7 +235,8 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: Sequence[socket.socket] | None = None) -> None:
         """Stop to accept, let idle connections send what is on its way, then finish."""
-        await self.door.close()
+        if self.door:
+            await self.door.close()
         self.service.draining = True  # each answer now closes its connection
         end = time.monotonic() + self.settings.drain
         while self.server_state.connections and time.monotonic() < end:
@@ -296,7 +314,7 @@ def run_workers(settings: Settings, listener: socket.socket) -> int:
         """gunicorn's log, as ours."""
 
         def setup(self, cfg: Any) -> None:
-            self.loglevel = 30
+            self.loglevel = logging.WARNING
             set_up()
 
     class Process(Worker):
@@ -330,7 +348,7 @@ def run_workers(settings: Settings, listener: socket.socket) -> int:
             try:
                 return make_app(settings)
             except ModelError as error:  # it could be loaded when the service started: the others may still answer
-                log("model_lost", 40, error=error.en)
+                log("model_lost", logging.ERROR, error=error.en)
                 time.sleep(PAUSE)
                 os._exit(1)
 
@@ -343,7 +361,7 @@ def run_workers(settings: Settings, listener: socket.socket) -> int:
         forget(worker.pid, folder)
         log("worker_ended", worker=worker.pid)
 
-    shares = Shares(settings.workers)
+    shares = Shares(2 * settings.workers + 8)  # while SIGHUP replaces workers there are twice as many
     bind = f"fd://{listener.detach()}"
     folder = Path(tempfile.mkdtemp(prefix="bertcourse-metrics-"))
     os.environ[FOLDER] = str(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import hmac
 import json
 import logging
@@ -44,6 +45,7 @@ PAGE_HEADERS = {  # and of those that a browser shows
     "x-frame-options": "DENY", "referrer-policy": "no-referrer", "cross-origin-resource-policy": "same-origin",
 }
 ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
+GONE = 499  # nobody reads this status: nginx's number for a client that hung up, for log and counters
 LINGER = 1.0  # seconds in which a body that is too large is still read: who is sending would else lose the answer with the connection
 BIG = 20_000  # characters of a request that are not cut into pieces in the event loop, where they would hold up the others
 
@@ -201,6 +203,8 @@ class Service:
     async def lifespan(self, app: Any) -> AsyncIterator[None]:
         """While the server runs."""
         await self.batcher.start()
+        gc.collect()
+        gc.freeze()  # what is there now stays: no collection need look at it again
         self.metrics.ready.set(1)
         log("ready", model=self.settings.name, task=self.predictor.about.task)
         try:
@@ -241,7 +245,7 @@ class Service:
 
     async def _gone(self, request: Request, error: Exception) -> Response:
         request.state.code = "client_gone"
-        return Response(status_code=499)  # nobody reads it; nginx's number, for the log
+        return Response(status_code=GONE)
 
 
 class Edge:
@@ -282,7 +286,7 @@ class Edge:
         except Exception as error:  # ours, and nobody outside learns what it was
             log("internal_error", logging.ERROR, id=known, error=type(error).__name__, at=places(error.__traceback__))
         finally:
-            self._record(scope, known, status, time.perf_counter() - begin, state)
+            self._record(scope, known, status or GONE, time.perf_counter() - begin, state)
 
     def _refusal(self, path: str, headers: Mapping[bytes, bytes]) -> Problem | None:
         """What is wrong before anything is read."""
