@@ -59,8 +59,12 @@ class Running:
         return httpx.Client(base_url=self.url, timeout=60, **more)
 
     def lines(self) -> list[dict]:
-        "The log, without the greeting."
-        return [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines() if line.startswith("{")]
+        "The log, without the greeting, and without a line that is only half written: now, or by a worker that was killed."
+        found = []
+        for line in self.log.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                found.append(json.loads(line))
+        return found
 
     def workers(self) -> list[int]:
         "The processes that are ready, by the log."
