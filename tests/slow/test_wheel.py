@@ -131,7 +131,8 @@ def test_commands_from_an_empty_directory(call, tmp_path):
     call("bertcourse", "lab", "--no-launch", "--lang", "en", code=2)
 
 
-@pytest.mark.parametrize("name, lang", [("01_bert", "zh"), ("01_bert", "en"), ("02_transformer", "en"), ("03_pretraining", "zh")])
+@pytest.mark.parametrize("name, lang", [("01_bert", "zh"), ("01_bert", "en"), ("02_transformer", "en"), ("03_pretraining", "zh"),
+                                       ("07_2_serving", "zh")])
 def test_chapter_runs(call, tmp_path, name, lang):
     call("bertcourse", "lab", "--no-launch", "--lang", lang, "--dir", "work")
     chapter = tmp_path / f"empty/work/{name}.ipynb"
