@@ -359,7 +359,8 @@ def test_too_late_too_many_and_stopping(predictors):
     with ThreadPoolExecutor(8) as pool:
         jobs = [pool.submit(ask.post, {"text": ["a", "b"]}) for _ in range(6)]
         answers = [job.result() for job in jobs]
-    assert sorted(answer.status_code for answer in answers) == [429] * 4 + [503] * 2
+    late = [answer.status_code for answer in answers].count(503)
+    assert late in (1, 2) and [answer.status_code for answer in answers].count(429) == 6 - late  # one with the model, one that waits if it came later
     for answer in answers:
         refused(answer, "queue_full" if answer.status_code == 429 else "timed_out")
         assert int(answer.headers["retry-after"]) >= 1

@@ -1,5 +1,6 @@
 """The service as a process: how it starts and refuses to, what raw connections get, how it ends."""
 
+import contextlib
 import json
 import os
 import signal
@@ -119,14 +120,7 @@ def test_cores_of_a_container(monkeypatch, tmp_path):
 @pytest.fixture(scope="module")
 def running(model, tmp_path_factory):
     "A service that has little patience."
-    from bertcourse.serving import settings
-    folder = tmp_path_factory.mktemp("log")
-    patient = folder / "sitecustomize.py"  # `read_timeout` and `keep_alive` have no option
-    patient.write_text("import bertcourse.serving.settings as s\ns.Settings.__init__.__defaults__ = tuple(\n"
-                       "    {10.0: 1.0, 65.0: 2.0}.get(value, value) if i > 8 else value for i, value in enumerate(s.Settings.__init__.__defaults__))\n",
-                       encoding="utf-8")
-    assert settings.Settings("m").read_timeout == 10.0
-    with serve(model, "--max-body", 5000, log=folder / "log", PYTHONPATH=str(folder)) as service:
+    with serve(model, "--max-body", 5000, "--read-timeout", 1, "--keep-alive", 2, log=tmp_path_factory.mktemp("log") / "log") as service:
         yield service
         assert service.stop() == 0
         assert not [line for line in service.lines() if line["level"] in ("error", "critical")]
@@ -183,8 +177,8 @@ def test_who_is_slow_is_not_waited_for(running):
         nothing = pool.submit(talk, running.port)
         head = pool.submit(talk, running.port, b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n")
         drops = pool.submit(talk, running.port, HEAD + b"Content-Length: 100\r\n\r\n", b'{"te')
-        trickle = pool.submit(talk, running.port, b"GET /health HTTP/1.1\r\nHost: localhost\r\n", *[b"X: y\r\n"] * 9, pause=0.15)
-        assert nothing.result() == b"" and head.result() == b"" and trickle.result().startswith((b"", b"HTTP/1.1 200"))
+        trickle = pool.submit(talk, running.port, b"GET /health HTTP/1.1\r\nHost: localhost\r\n", *[b"X: y\r\n"] * 9, pause=0.15)  # no end
+        assert nothing.result() == b"" and head.result() == b"" and trickle.result() == b""
         assert code_of(drops.result()) == (408, "too_slow") and CODES["too_slow"][0] == 408
     assert time.monotonic() - begin < 20  # the clocks are 1 and 2 s
     assert httpx.get(running.url + "health").status_code == 200
@@ -245,7 +239,9 @@ def test_a_worker_that_dies_is_replaced_and_counts_go_on(model, tmp_path):
         os.kill(first, signal.SIGKILL)
         end = time.monotonic() + 60
         while len(service.workers()) < 3:
-            assert httpx.post(service.url + "predict", json={"text": "good"}).status_code == 200 and time.monotonic() < end
+            assert time.monotonic() < end
+            with contextlib.suppress(httpx.TransportError):  # it may have been the dying worker's
+                assert httpx.post(service.url + "predict", json={"text": "good"}).status_code == 200
         counts = dict(line.rsplit(" ", 1) for line in httpx.get(service.url + "metrics").text.splitlines() if line and line[0] != "#")
         assert float(counts['bertcourse_requests_total{path="/predict",status="200"}']) >= 20
         assert float(counts["bertcourse_ready_workers"]) == 2
@@ -259,7 +255,7 @@ def test_connections_are_shared_out(model, tmp_path):
             assert client.get("/model").status_code == 200  # and the connection stays
         time.sleep(0.2)
         by = [line["pid"] for line in service.lines() if line.get("path") == "/model"]
-        assert len(by) == 16 and all(6 <= by.count(pid) <= 10 for pid in service.workers())
+        assert len(by) == 16 and all(4 <= by.count(pid) <= 12 for pid in service.workers())  # 8, where nobody is late
         assert service.stop() == 0
 
 

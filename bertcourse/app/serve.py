@@ -18,7 +18,8 @@ from bertcourse.app.pretrain import whole
 
 PACKAGES = ("starlette", "uvicorn", "httptools", "prometheus_client")
 TOKEN = "BERTCOURSE_TOKEN"
-EPILOG = f"""others: --threads N of a model (1), --max-body N bytes of a request (2000000), --log requests|errors on stderr (requests)
+EPILOG = f"""others: --threads N of a model (1), --max-body N bytes of a request (2000000), --log requests|errors on stderr (requests),
+  --read-timeout S for a request to arrive in (10), --keep-alive S that an idle connection stays (65), --drain S at the end (1)
 Paths: POST /predict; GET / (to try it), /docs, /openapi.json, /model, /health, /ready, /metrics. Environment: {TOKEN},
 a secret that /predict, /model and /metrics then ask for (Authorization: Bearer ...). SIGTERM finishes what is queued.
 """
@@ -63,9 +64,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--max-wait-ms", type=milliseconds, default=4.0, metavar="MS", help="that a batch waits for more, when more are to be expected (4)")
     add("--max-queue", type=whole(1), default=512, metavar="N", help="inputs that may wait in a worker; more get 429 (default: 512)")
     add("--timeout", type=seconds, default=10.0, metavar="S", help="seconds for an answer, then 503 (default: 10)")
-    add("--max-texts", type=whole(1), default=64, metavar="N", help="of a request (default: 64)")
+    add("--max-texts", type=whole(1), default=64, metavar="N", help=argparse.SUPPRESS)
     add("--max-chars", type=whole(1), default=10_000, metavar="N", help="of a text, the rest is cut off (default: 10000)")
     add("--max-body", type=whole(1), default=2_000_000, metavar="N", help=argparse.SUPPRESS)
+    add("--read-timeout", type=seconds, default=10.0, help=argparse.SUPPRESS)
+    add("--keep-alive", type=seconds, default=65.0, help=argparse.SUPPRESS)
+    add("--drain", type=seconds, default=1.0, help=argparse.SUPPRESS)
     add("--log", choices=("requests", "errors"), default="requests", metavar="WHAT", help=argparse.SUPPRESS)
 
 
@@ -92,7 +96,8 @@ def settings_of(args: argparse.Namespace) -> Any:  # a bertcourse.serving.settin
                             "--workers 需要 gunicorn，它在 Windows 上不可用：请去掉它，或改用容器")
         workers = 1
     return Settings(str(Path(args.folder).expanduser()), args.host, args.port, workers, args.threads, args.runtime, args.max_batch,
-                    args.max_wait_ms, args.max_queue, args.timeout, args.max_texts, args.max_chars, args.max_body, log=args.log)
+                    args.max_wait_ms, args.max_queue, args.timeout, args.max_texts, args.max_chars, args.max_body,
+                    args.read_timeout, args.keep_alive, args.drain, args.log)
 
 
 def open_port(settings: Any) -> Any:  # a socket
