@@ -18,7 +18,7 @@ from bertcourse.app.pretrain import whole
 
 PACKAGES = ("starlette", "uvicorn", "httptools", "prometheus_client")
 TOKEN = "BERTCOURSE_TOKEN"
-EPILOG = f"""others: --threads N of a model (1), --max-body N bytes of a request (2000000), --log requests|errors on stderr (requests),
+EPILOG = f"""others: --threads N of a model (1), --max-texts N (64), --max-body N bytes (2000000) of a request, --log requests|errors (requests),
   --read-timeout S for a request to arrive in (10), --keep-alive S that an idle connection stays (65), --drain S at the end (1)
 Paths: POST /predict; GET / (to try it), /docs, /openapi.json, /model, /health, /ready, /metrics. Environment: {TOKEN},
 a secret that /predict, /model and /metrics then ask for (Authorization: Bearer ...). SIGTERM finishes what is queued.
