@@ -507,6 +507,9 @@ def test_pages_need_nothing_from_elsewhere(client):
         assert f'lang="{lang}"' in page and bool(commands.HAN.search(page.replace("中文", ""))) == (lang == "zh")
         assert not re.search(r"https?://(?!127\.0\.0\.1)", page) and "<script" not in page and " style=" not in page
         assert all(code in page for code in CODES)
+    assert "curl http://localhost:81/predict" in ask("GET", "/docs", headers={"host": "localhost:81"}).text
+    away = client(host="0.0.0.0")("GET", "/docs", headers={"host": 'a.example"><script>'}).text
+    assert "<script" not in away and "http://127.0.0.1:8000/predict" in away
     assert 'lang="zh"' in ask("GET", "/docs", headers={"accept-language": "zh-CN,zh;q=0.9"}).text
     for path in ("/", "/static/try.js", "/static/style.css"):
         text = ask("GET", path).text

@@ -51,14 +51,14 @@ def indented(value: Any) -> str:
     return escape(json.dumps(value, ensure_ascii=False, indent=2))
 
 
-def page(described: Mapping[str, Any], settings: Settings, lang: str) -> bytes:
-    """The page."""
+def page(described: Mapping[str, Any], settings: Settings, address: str, lang: str) -> bytes:
+    """The page; `address` is what the reader reached the service by."""
     words, info, predict = WORDS[lang], described["info"], described["paths"]["/predict"]["post"]
     example, said = (part["content"]["application/json"]["example"] for part in (predict["requestBody"], predict["responses"]["200"]))
     body = json.dumps(example, ensure_ascii=False)
-    curl = f"curl http://127.0.0.1:{settings.port}/predict -H 'Content-Type: application/json' \\\n  -d {shlex.quote(body)}"
+    curl = f"curl {address}/predict -H 'Content-Type: application/json' \\\n  -d {shlex.quote(body)}"
     python = (f'import json, urllib.request\n\nbody = json.dumps({example!r}).encode()\n'
-              f'url = "http://127.0.0.1:{settings.port}/predict"\n'
+              f'url = "{address}/predict"\n'
               'request = urllib.request.Request(url, body, {"Content-Type": "application/json"})\n'
               "print(json.load(urllib.request.urlopen(request)))")
     paths = "".join(

@@ -44,7 +44,7 @@ PAGE_HEADERS = {  # and of those that a browser shows
                                "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "x-frame-options": "DENY", "referrer-policy": "no-referrer", "cross-origin-resource-policy": "same-origin",
 }
-ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
+ID, HOST = re.compile(r"[\w.-]{1,64}", re.ASCII), re.compile(r"[\w.:\[\]-]{1,255}", re.ASCII)
 GONE = 499  # nobody reads this status: nginx's number for a client that hung up, for log and counters
 LINGER = 1.0  # seconds in which a body that is too large is still read: who is sending would else lose the answer with the connection
 BIG = 20_000  # characters of a request that are not cut into pieces in the event loop, where they would hold up the others
@@ -189,7 +189,9 @@ class Service:
     async def docs(self, request: Request) -> Response:
         """`GET /docs`: the description, for people."""
         wanted = request.query_params.get("lang") or request.headers.get("accept-language", "")
-        return Response(docs_page(self.described, self.settings, "zh" if wanted.lower().startswith("zh") else "en"),
+        host = request.headers.get("host", "")
+        address = f"{request.url.scheme}://{host if HOST.fullmatch(host) else f'127.0.0.1:{self.settings.port}'}"
+        return Response(docs_page(self.described, self.settings, address, "zh" if wanted.lower().startswith("zh") else "en"),
                         headers=PAGE_HEADERS, media_type="text/html")
 
     async def page(self, request: Request) -> Response:
