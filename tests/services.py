@@ -48,6 +48,12 @@ def export(folder: Path, *kinds: str) -> dict[str, Path]:
     return made
 
 
+def numbers(value) -> list[float]:
+    "All floats of an answer, in their order."
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+    return [value] if isinstance(value, float) else [number for one in inner for number in numbers(one)]
+
+
 class Running:
     "A service in a process of its own."
 

@@ -20,7 +20,7 @@ import services
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
-from services import ASKED, HEADS
+from services import ASKED, HEADS, numbers
 
 from bertcourse.assets import asset
 from bertcourse.runtime import ModelError
@@ -201,11 +201,6 @@ def test_lists_are_answered_in_their_order(client, kind):
     for a, b in zip(together, singly, strict=True):
         assert json.loads(json.dumps(a), parse_float=lambda s: None) == json.loads(json.dumps(b), parse_float=lambda s: None)
         assert numbers(a) == pytest.approx(numbers(b), abs=1e-4)
-
-
-def numbers(value) -> list[float]:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
-    return [value] if isinstance(value, float) else [number for one in inner for number in numbers(one)]
 
 
 def test_what_is_cut_off_is_said(client):

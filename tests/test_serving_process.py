@@ -159,7 +159,7 @@ def test_what_is_no_http(running):
 
 def test_a_head_without_end(running):
     said = talk(running.port, b"GET / HTTP/1.1\r\n", *[b"X-More: " + b"a" * 8000 + b"\r\n"] * 20)
-    assert said.startswith(b"HTTP/1.1 431") and code_of(said)[1] == "bad_request"
+    assert said.startswith(b"HTTP/1.1 431 Request Header Fields Too Large") and code_of(said)[1] == "bad_request"
 
 
 def test_a_body_that_is_too_large_is_refused_before_and_while_it_comes(running):

@@ -15,9 +15,9 @@ from typing import Any
 from bertcourse.app.exported import RUNTIMES, refusals
 from bertcourse.app.messages import UserError, plural, reader_language
 from bertcourse.app.pretrain import whole
+from bertcourse.serving.settings import TOKEN
 
 PACKAGES = ("starlette", "uvicorn", "httptools", "prometheus_client")
-TOKEN = "BERTCOURSE_TOKEN"
 EPILOG = f"""others: --threads N of a model (1), --max-texts N (64), --max-body N bytes (2000000) of a request, --log requests|errors (requests),
   --read-timeout S for a request to arrive in (10), --keep-alive S that an idle connection stays (65), --drain S at the end (1)
 Paths: POST /predict; GET / (to try it), /docs, /openapi.json, /model, /health, /ready, /metrics. Environment: {TOKEN},

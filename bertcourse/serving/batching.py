@@ -51,7 +51,6 @@ class Job:
     found: list[Any]
     left: int  # inputs without an output
     waiting: int  # inputs that no batch has taken yet
-    seconds: float = 0.0  # of the model, in the batches it was in
 
 
 @dataclass

@@ -22,10 +22,10 @@ EXAMPLES = {  # of each kind of model: a request
 PREDICT = (400, 401, 408, 413, 415, 422, 429, 500, 503)  # statuses of POST /predict
 
 
-def an_object(properties: Mapping[str, Any], required: Any = None, **more: Any) -> dict[str, Any]:
+def an_object(properties: Mapping[str, Any], required: Any = None) -> dict[str, Any]:
     """A schema of an object with nothing else in it."""
     return {"type": "object", "properties": dict(properties), "required": list(properties if required is None else required),
-            "additionalProperties": False, **more}
+            "additionalProperties": False}
 
 
 def prediction_of(predictor: Predictor) -> dict[str, Any]:
@@ -63,9 +63,9 @@ def example_of(predictor: Predictor) -> dict[str, str]:
     return EXAMPLES[kind]
 
 
-def answer(description: str, schema: str | None = None, media: str = "application/json") -> dict[str, Any]:
+def answer(description: str, schema: str) -> dict[str, Any]:
     """A response."""
-    return {"description": description} | ({"content": {media: {"schema": {"$ref": f"#/components/schemas/{schema}"}}}} if schema else {})
+    return {"description": description, "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}}
 
 
 def refusals(statuses: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +87,7 @@ class Connection(HttpToolsProtocol):
     def refuse(self, status: int, message: str) -> None:
         """Answer without the application, and close: at once for writing, and for reading when the client has read the answer."""
         body = json.dumps(problem("bad_request", message).content()).encode()
-        head = f"HTTP/1.1 {status} Bad Request\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
         self._refused = True
         self.transport.write(head.encode() + body)
         self.transport.write_eof()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+
+TOKEN = "BERTCOURSE_TOKEN"  # environment variable: who asks must know it
 
 
 @dataclass(frozen=True)
@@ -28,15 +29,6 @@ class Settings:
     keep_alive: float = 65.0  # seconds that an idle connection stays open: longer than a load balancer keeps it
     drain: float = 1.0  # seconds that idle connections get at the end
     log: str = "requests"  # or "errors": which requests are logged
-
-    def text(self) -> str:
-        """As JSON, for a worker process."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_text(cls, text: str) -> Settings:
-        """What `text` wrote."""
-        return cls(**json.loads(text))
 
     @property
     def name(self) -> str:

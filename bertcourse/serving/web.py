@@ -31,9 +31,8 @@ from bertcourse.serving.logs import log, log_request, places
 from bertcourse.serving.metrics import Metrics
 from bertcourse.serving.openapi import describe
 from bertcourse.serving.predictor import Predictor
-from bertcourse.serving.settings import Settings
+from bertcourse.serving.settings import TOKEN, Settings
 
-TOKEN = "BERTCOURSE_TOKEN"  # environment variable: who asks must know it
 GUARDED = ("/predict", "/model", "/metrics")
 PAGES = {"/": ("try.html", "text/html"), "/static/try.js": ("try.js", "text/javascript"), "/static/style.css": ("style.css", "text/css")}
 STALLED = 60.0  # seconds after which a batch that does not end means that the process is sick
