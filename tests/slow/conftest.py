@@ -89,7 +89,7 @@ def jupyterlab() -> Callable[..., AbstractContextManager[str]]:
     return run_jupyterlab
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not the session: while playwright is open its event loop counts as running, and asyncio.run refuses
 def browser():
     """Debian's Chromium, or whatever of that family is on PATH."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
