@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from bertcourse.serving.batching import Batcher, Full, Hooks, Stopped
+from bertcourse.serving.batching import GAP, LULL, Batcher, Full, Hooks, Stopped
 
 
 class Model:
@@ -204,13 +204,14 @@ def test_alone_nobody_waits_for_others():
     assert with_batcher(work, model, max_wait=5.0) < 4
 
 
-def test_in_company_a_batch_waits_for_those_who_were_there_lately():
+@pytest.mark.parametrize("pause", [0.0, 5 * GAP], ids=["while the batch's end is fresh", "after a moment"])
+def test_in_company_a_batch_waits_for_those_who_were_there_lately(pause):
     model = Model()
 
     async def client(batcher, name):
         for _ in range(3):
             await batcher.answer([name], of_length(4))
-            await asyncio.sleep(0.001 * name)  # each comes back at another moment
+            await asyncio.sleep(pause + 0.001 * name)  # each comes back at another moment
 
     async def work(batcher):
         first, tasks = await held(batcher, model, *(([n], of_length(4)) for n in range(4)))
@@ -219,6 +220,21 @@ def test_in_company_a_batch_waits_for_those_who_were_there_lately():
         await asyncio.gather(*(client(batcher, n) for n in range(4)))
     with_batcher(work, model, max_wait=2.0)
     assert [len(batch) for batch in model.batches] == [1, 4, 4, 4, 4]
+
+
+def test_after_a_lull_nobody_is_expected():
+    model = Model()
+
+    async def work(batcher):
+        first, tasks = await held(batcher, model, *(([n], of_length(4)) for n in range(4)))
+        model.go.set()
+        await asyncio.gather(first, *tasks)
+        batcher.per_input = 0.001  # "first" was held up, and looks slow
+        await asyncio.sleep(LULL)
+        begin = time.monotonic()
+        await batcher.answer(["b"], of_length(1))
+        return time.monotonic() - begin
+    assert with_batcher(work, model, max_wait=5.0) < 4
 
 
 def test_stopping_finishes_what_is_queued_and_takes_nothing_new():

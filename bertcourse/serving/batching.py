@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 ALIKE = 16  # pieces by which inputs of a batch may differ, and half of the longer one
 QUICK, GAP = 0.02, 0.002  # seconds: what may be answered in the event loop, and how long the model has to have been idle
+LULL = 0.1  # seconds after which whoever came together lately is no longer expected
 LOOK = 0.1  # seconds after which it is worth looking whether somebody still waits
 SMOOTH = 0.2  # weight of the latest batch in the mean time of an input
 
@@ -127,10 +128,10 @@ class Batcher:
             raise Full(max(1.0, ahead))
 
     def _alone(self, count: int) -> bool:
-        """Is the model idle, has it been so for a moment, and will it be quick? Then nobody need be woken for this request."""
+        """Is the model idle, is nobody else to be expected, and will it be quick? Then nobody need be woken for this request."""
         if self._stopped or self.waiting or self.busy_since is not None or not 0 < self.per_input * count <= QUICK:
             return False
-        return count <= self.max_batch and time.monotonic() - self._ended >= GAP
+        return count <= self.max_batch and time.monotonic() - self._ended >= (GAP if self._expected <= count else LULL)
 
     def _at_once(self, rows: Sequence[Any], inputs: Sequence[Mapping[str, Any]]) -> list[Any]:
         """Answer in the event loop: with one core for the process, nobody else could work meanwhile."""
