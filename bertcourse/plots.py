@@ -101,7 +101,7 @@ def dress(
     mark: tuple[float, str] | None = None,  # a place on the x axis and what stands there, e.g. (64, "BERT")
 ) -> plt.Axes:
     "Labels, scales and the mark that says where BERT is."
-    if xlog: ax.set_xscale("log", base=2)
+    if xlog: ax.set_xscale("log", base=2); ax.xaxis.set_major_formatter("{x:,g}")
     if ylog: ax.set_yscale("log")
     ax.set_xlabel(xlabel); ax.set_ylabel(ylabel); ax.set_title(title)
     if mark:

@@ -110,6 +110,11 @@ def test_values_are_written():
     assert {"词", "b", "BERT"} <= {"".join(e.itertext()) for e in svg(FIGURES["lines"]()).iter(f"{SVG}text")}
 
 
+def test_a_logarithmic_axis_has_numbers_not_powers():
+    drawn = svg(plots.plot_bars({"a": 4, "b": 2000}, xlog=True, **CAPTION))
+    assert {"16", "1,024"} <= {"".join(e.itertext()) for e in drawn.iter(f"{SVG}text")}
+
+
 @pytest.mark.parametrize(
     "draw, message",
     [
