@@ -45,5 +45,6 @@ def grid(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def plural(count: int, noun: str) -> str:
-    """`1 notebook`, `2 notebooks`."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+    """`1 notebook`, `2 notebooks`, `2 processes`."""
+    ending = "es" if noun.endswith("s") else "s"
+    return f"{count} {noun}{'' if count == 1 else ending}"

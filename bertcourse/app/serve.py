@@ -126,8 +126,7 @@ def greet(settings: Any, place: tuple[Any, ...]) -> None:
     if zh:
         print(f"{settings.name} 已就绪：{url}（{settings.workers} 个进程）；按 Ctrl-C 结束", file=sys.stderr)
     else:
-        print(f"{settings.name} is served at {url} by {plural(settings.workers, 'process').replace('processs', 'processes')}; Ctrl-C ends it",
-              file=sys.stderr)
+        print(f"{settings.name} is served at {url} by {plural(settings.workers, 'process')}; Ctrl-C ends it", file=sys.stderr)
     if is_open(settings.host) and not os.environ.get(TOKEN):
         print(f"其他机器也能访问，且无需令牌：若非本意，请设置 {TOKEN}" if zh else
               f"other machines can reach it, and nobody needs a token: set {TOKEN} if that is not meant", file=sys.stderr)
