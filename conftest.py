@@ -1,11 +1,18 @@
-"""What nbval needs to run the course's notebooks as tests (`pytest --nbval-lax --nbval-current-env nbs`)."""
+"""What the tests need, and nbval to run the course's notebooks (`pytest --nbval-lax --nbval-current-env nbs`)."""
 
 import re
+import signal
 
 import pytest
 
 # `nbdev_clean` leaves execution counts null, which nbval takes for "never run" and fails as soon as outputs are stored.
 _EVAL_FALSE = re.compile(r"^\s*#\|\s*eval:\s*false\b", re.MULTILINE | re.IGNORECASE)
+
+
+def pytest_configure() -> None:
+    """A shell starts what it puts in the background with Ctrl-C ignored, and children inherit that: tests that send it would all fail."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
