@@ -460,7 +460,16 @@ def test_the_model_says_what_it_is(client, models):
     said = client()("GET", "/model").json()
     assert said["fingerprint"] == about["sha256"] and said["labels"] == about["labels"] and said["max_length"] == 48
     assert said["name"] == "classification" and str(models["classification"].parent) not in json.dumps(said)
+    assert said["quantisation"] is None
     assert client("qa")("GET", "/model").json()["fields"] == {"required": ["question", "context"], "optional": []}
+
+
+def test_the_model_says_that_it_has_8_bits(models, tmp_path):
+    source = models["classification"].parent / "checkpoints" / "classification"
+    assert commands.run("export", source, "--out", tmp_path / "int8", "--int8", "dynamic", "--quiet")[0] == 0
+    ask = Client(Service(Settings(str(tmp_path / "int8")), Predictor(tmp_path / "int8")))
+    assert ask("GET", "/model").json()["quantisation"] == "dynamic"
+    ask.close()
 
 
 # --- the description ----------------------------------------------------------------------------------------------

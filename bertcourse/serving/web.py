@@ -171,7 +171,7 @@ class Service:
         about, limits = self.predictor.about, self.settings
         return answer({
             "name": limits.name, "task": about.task, "labels": list(about.labels), "language": about.lang, "max_length": about.max_length,
-            "fingerprint": about.sha256, "quantisation": (about.quantisation or {}).get("kind"),
+            "fingerprint": about.sha256, "quantisation": (about.quantisation or {}).get("method"),
             "fields": {"required": list(self.predictor.required), "optional": list(self.predictor.optional)},
             "limits": {"texts": limits.max_texts, "characters": limits.max_chars, "bytes": limits.max_body, "seconds": limits.timeout},
         })
