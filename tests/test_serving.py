@@ -479,6 +479,18 @@ def resolved(document: dict, name: str) -> dict:
 
 
 @pytest.mark.parametrize("kind", HEADS)
+def test_a_chinese_model_is_described_by_a_chinese_example(models, tmp_path, kind):
+    folder = shutil.copytree(models[kind], tmp_path / kind)
+    about = json.loads((folder / "bertcourse.json").read_text(encoding="utf-8"))
+    (folder / "bertcourse.json").write_text(json.dumps(about | {"lang": "zh"}), encoding="utf-8")
+    ask = Client(Service(Settings(str(folder)), Predictor(folder)))
+    example = ask("GET", "/openapi.json").json()["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["example"]
+    assert all(re.search("[\u4e00-\u9fff]", text) for text in example.values()) and ask.post(example).status_code == 200
+    assert [*example.values()][0] in ask("GET", "/docs").text
+    ask.close()
+
+
+@pytest.mark.parametrize("kind", HEADS)
 def test_the_description_is_right(client, kind):
     ask = client(kind)
     document = ask("GET", "/openapi.json").json()

@@ -13,11 +13,19 @@ from bertcourse.serving.settings import Settings
 PROBABILITY = {"type": "number", "minimum": 0, "maximum": 1}
 PLACE = {"type": "integer", "minimum": 0, "description": "characters (Unicode code points) from the beginning of the text"}
 TRUNCATED = {"type": "boolean", "description": "a part of the text was cut off before the model saw it"}
-EXAMPLES = {  # of each kind of model: a request
-    "classification": {"text": "The music was not very good."},
-    "pairs": {"text": "A man is playing the guitar.", "text_pair": "Somebody makes music."},
-    "ner": {"text": "Mary went to Paris."},
-    "qa": {"question": "Where did Mary go?", "context": "Mary went to Paris. Tom stayed at home."},
+EXAMPLES = {  # of each language and kind of model: a request
+    "en": {
+        "classification": {"text": "The music was not very good."},
+        "pairs": {"text": "A man is playing the guitar.", "text_pair": "Somebody makes music."},
+        "ner": {"text": "Mary went to Paris."},
+        "qa": {"question": "Where did Mary go?", "context": "Mary went to Paris. Tom stayed at home."},
+    },
+    "zh": {
+        "classification": {"text": "音乐不太好。"},
+        "pairs": {"text": "一个男人在弹吉他。", "text_pair": "有人在演奏音乐。"},
+        "ner": {"text": "小红五月去了北京。"},
+        "qa": {"question": "小红去了哪里？", "context": "小红去了北京。小明留在家里。"},
+    },
 }
 PREDICT = (400, 401, 408, 413, 415, 422, 429, 500, 503)  # statuses of POST /predict
 
@@ -58,9 +66,9 @@ def request_of(predictor: Predictor, settings: Settings) -> dict[str, Any]:
 
 
 def example_of(predictor: Predictor) -> dict[str, str]:
-    """A request that this model answers."""
+    """A request that this model answers, in its language."""
     kind = predictor.kind if predictor.kind in ("ner", "qa") else "pairs" if "text_pair" in predictor.required else "classification"
-    return EXAMPLES[kind]
+    return EXAMPLES["zh" if predictor.about.lang == "zh" else "en"][kind]
 
 
 def answer(description: str, schema: str) -> dict[str, Any]:
