@@ -5,7 +5,7 @@ SHELL := /bin/sh
 
 # What a caller may set.
 PYTHON ?=
-TORCH_INDEX ?=
+TORCH_INDEX ?= auto
 ARGS ?=
 NB ?=
 ID ?=
@@ -14,6 +14,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 EXTRAS := lab,dev
 LOG := build/install.log
+CHECKED := tests/test_language.py tests/test_claims.py tests/test_nbdev.py tests/test_notebooks.py tests/test_pages.py tests/test_bank.py
 
 # The environment is made anew when this changes: what is asked for, what is pinned, and where the repository lies.
 # A hash, not time stamps: a fresh checkout or a `touch` reinstalls nothing.
@@ -24,12 +25,12 @@ STAMP := $(VENV)/.installed-$(KEY)
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 \
   PYDEVD_DISABLE_FILE_VALIDATION=1
 
-.PHONY: help venv lab edit test test-slow soak export outputs timings site experiment pretrain wheel clean
+.PHONY: help venv lab edit check test test-slow soak export outputs timings site experiment experiments-again pretrain wheel clean
 
 help:  ## list the targets
 	@echo "make TARGET: the environment in $(VENV) is made when it is first needed"
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
-	@echo "settings: PYTHON=python3.12 (makes $(VENV)) · TORCH_INDEX=address of PyTorch's CPU build (Linux, see README)"
+	@echo "settings: PYTHON=python3.12 (makes $(VENV)) · TORCH_INDEX=address of an index with PyTorch, or empty for pip's own (see README)"
 
 # One sentence for what went wrong; the rest is in the log.
 FAIL = { echo "make: $(1)" >&2; exit 1; }
@@ -50,21 +51,23 @@ venv:  ## make the environment, or bring it up to date
 	    $(call FAIL,$$found could not make $(VENV) (see $(LOG); Debian and Ubuntu need the package python3-venv)); \
 	fi; \
 	rm -f $(VENV)/.installed-*; \
-	torch=$$(sed -n '/^torch==/p' constraints.txt); \
-	echo "installing $$torch (minutes when it has to be downloaded)"; \
-	$(PY) -m pip install --no-input -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url '$(TORCH_INDEX)') "$$torch" \
-	  >>$(LOG) 2>&1 || $(call FAIL,pip could not install $$torch: its last words are in $(LOG)); \
-	echo "installing bertcourse[$(EXTRAS)] and what it needs, as pinned in constraints.txt"; \
-	$(PY) -m pip install --no-input --use-pep517 -c constraints.txt -e ".[$(EXTRAS)]" >>$(LOG) 2>&1 || \
-	  $(call FAIL,pip could not install bertcourse[$(EXTRAS)]: its last words are in $(LOG)); \
+	$(PY) tools/install.py --extras '$(EXTRAS)' --torch-index '$(TORCH_INDEX)' --log $(LOG) || exit $$?; \
+	$(PY) -S tools/ascii_path.py $(VENV) || $(call FAIL,the path of the editable install could not be rewritten in $(VENV)); \
 	: > $(STAMP); echo "$(VENV) is ready"
 
+# Ctrl-C is how JupyterLab is ended (130), so it is no error; the trap lets the shell wait for JupyterLab's answer to it.
 lab: venv  ## open the course in JupyterLab (ARGS="--lang zh --no-browser …")
-	@$(VENV)/bin/bertcourse lab $(ARGS)
+	@trap : INT; $(VENV)/bin/bertcourse lab $(ARGS) || [ $$? -eq 130 ]
 
 edit: venv  ## open the sources of the course in JupyterLab
 	@$(PY) -m jupyterlab nbs --LabApp.news_url=None \
 	  --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $(ARGS)
+
+# Nothing is run here but what takes no model: prose, code, outputs and numbers agree with each other. Under a minute.
+check: venv  ## look for drift between prose, code, outputs, claims, modules and pages, without running them
+	@$(VENV)/bin/ruff check .
+	@$(PY) tools/notebooks.py check
+	@$(TEST_ENV) $(PY) -m pytest -q -rfE -n 2 -m check $(ARGS) $(CHECKED)
 
 # A restarted worker crashes and hangs on the same test; without a restart the run ends and names it.
 test: venv  ## run every notebook and the tests (NB="nbs/01_bert.ipynb": only these)
@@ -72,9 +75,12 @@ test: venv  ## run every notebook and the tests (NB="nbs/01_bert.ipynb": only th
 	@$(TEST_ENV) $(PY) -m pytest -q -rfEs --nbval-lax --nbval-current-env -n 2 --dist loadfile --max-worker-restart=0 \
 	  --ignore=tests/slow $(ARGS) $(if $(NB),$(NB),nbs tests)
 
+# Exit code 5: no test was chosen by ARGS from that half.
 test-slow: venv  ## wheel, JupyterLab in a browser, whatever takes minutes
-	@echo "running tests/slow"
-	@$(TEST_ENV) $(PY) -m pytest -v -rfEs $(ARGS) tests/slow
+	@echo "running tests/slow: two at a time, then those that need the machine for themselves"
+	@$(TEST_ENV) $(PY) -m pytest -v -rfEs -n 2 --dist loadgroup --max-worker-restart=0 -m "not alone" $(ARGS) tests/slow; first=$$?; \
+	$(TEST_ENV) $(PY) -m pytest -v -rfEs -m alone $(ARGS) tests/slow; second=$$?; \
+	case $$first,$$second in 0,0|0,5|5,0) ;; *) exit 1 ;; esac
 
 soak: venv  ## the service under load and faults, for long (ARGS: N times as long, default 10)
 	@echo "running tests/slow/test_serving_load.py, $(or $(ARGS),10) times as long"
@@ -97,6 +103,9 @@ site: venv  ## build the site into _docs/ (the last step needs Quarto)
 experiment: venv  ## run a recorded experiment anew (ID=…)
 	@[ -n "$(ID)" ] || $(call FAIL,name the experiment: make experiment ID=the-name-of-a-file-in-experiments)
 	@$(PY) -m bertcourse.experiments run $(ID)
+
+experiments-again: venv  ## rerun one seed of every arm of every recorded experiment (two hours on two cores)
+	@$(TEST_ENV) BERTCOURSE_RERUN=all $(PY) -m pytest -v -rfEs -n 2 --dist loadgroup $(ARGS) tests/slow/test_experiments.py
 
 pretrain: venv  ## pre-train the shipped model anew, three seeds (hours; ARGS="--processes 1")
 	@$(PY) tools/ship_model.py train $(ARGS)

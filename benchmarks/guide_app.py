@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 import numpy as np
 import onnxruntime as ort
 from flask import Flask, jsonify, request

@@ -10,7 +10,6 @@ import datetime
 import gc
 import json
 import os
-import platform
 import statistics
 import tempfile
 import time
@@ -223,7 +222,7 @@ def command(about: str, parts: Mapping[str, Callable], kind: type[Rounds], quick
     os.environ["TQDM_DISABLE"] = "1"
     import torch
 
-    from bertcourse.experiments import processor
+    from bertcourse.base.machine import describe_machine
     from bertcourse.training import write_whole
 
     torch.set_num_threads(args.threads)
@@ -232,8 +231,7 @@ def command(about: str, parts: Mapping[str, Callable], kind: type[Rounds], quick
         return 0
     settings = kind(args.threads, quick=args.quick, **(quick if args.quick else {}))
     settings = replace(settings, rounds=args.rounds or settings.rounds)
-    machine = {"cpu": processor(), "cores": os.cpu_count(), "python": platform.python_version(), "torch": torch.__version__.split("+")[0],
-               "system": platform.system()}  # fmt: skip
+    machine = describe_machine(torch=torch.__version__.split("+")[0])
     found: dict[str, Any] = {"settings": asdict(settings), "machine": machine, "date": datetime.date.today().isoformat(), "parts": {}}
     for part in args.parts or parts:
         print(f"\n{part}: {parts[part].__doc__}")

@@ -62,7 +62,8 @@ def make_inputs(recipe: Any, tokenizer: Any, pieces: Any) -> Any:
     from bertcourse.pretraining import Inputs
 
     size = recipe.steps * recipe.batch_size
-    return Inputs(pieces, tokenizer, size, recipe.max_length, recipe.task, recipe.seed, short=recipe.short, put_back=recipe.put_back)
+    options = {"short": recipe.short, "put_back": recipe.put_back, "redraw_short": recipe.redraw_short}
+    return Inputs(pieces, tokenizer, size, recipe.max_length, recipe.task, recipe.seed, **options)
 
 
 def plain_row(row: Mapping[str, Any], special: Sequence[int]) -> dict[str, Any]:

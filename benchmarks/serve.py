@@ -61,7 +61,7 @@ QUICK = {"rounds": 1, "layers": 1, "share": 0.1, "single": 3}
 # --- what is served -----------------------------------------------------------------------------------------------
 
 
-def make_models(folder: Path, layers: int) -> dict[str, Path]:
+def make_models(folder: Path, layers: int, length: int = 128) -> dict[str, Path]:
     """A classifier of BERT-base's shape with random weights, as `bertcourse finetune` would leave it, exported in FP32 and INT8."""
     import torch
     from transformers import BertConfig, BertForSequenceClassification
@@ -74,9 +74,10 @@ def make_models(folder: Path, layers: int) -> dict[str, Path]:
     config = BertConfig(num_hidden_layers=layers, num_labels=2, id2label=names, label2id={name: i for i, name in names.items()})
     source = folder / "source"
     BertForSequenceClassification(config).save_pretrained(source)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(asset("tiny-bert") / name, source)
-    about = {"task": "classification", "labels": [*names.values()], "max_length": 128, "lang": "en", "inputs": ["sentence"]}
+    shutil.copy(asset("tiny-bert") / "tokenizer.json", source)
+    config = json.loads((asset("tiny-bert") / "tokenizer_config.json").read_text(encoding="utf-8"))
+    (source / "tokenizer_config.json").write_text(json.dumps(config | {"model_max_length": 512}), encoding="utf-8")
+    about = {"task": "classification", "labels": [*names.values()], "max_length": length, "lang": "en", "inputs": ["sentence"]}
     (source / "bertcourse.json").write_text(json.dumps(about), encoding="utf-8")
     for name, more in (("fp32", []), ("int8", ["--int8", "dynamic"])):
         if main(["export", str(source), "--out", str(folder / name), "--quiet", *more]):
@@ -165,11 +166,14 @@ def serving(kind: str, given: Mapping[str, str], models: Mapping[str, Path]) -> 
         process.wait()
 
 
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # the server is on this machine: past any proxy
+
+
 def answers(port: int) -> bool:
     """Does it answer a request?"""
     request = urllib.request.Request(f"http://127.0.0.1:{port}/predict", b'{"text": "good"}', {"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with DIRECT.open(request, timeout=30) as answer:
             return answer.status == 200
     except OSError:
         return False
@@ -272,6 +276,11 @@ def goal(value: float, least: float | None = None, most: float | None = None) ->
     return {"wall": value, "cpu": value, "goal": wanted, "met": value >= least if least is not None else value <= most}
 
 
+def plain(value: float) -> dict[str, Any]:
+    """A figure without a goal: it depends on the processor."""
+    return {"wall": value, "cpu": value, "goal": None, "met": None}
+
+
 def service(settings: Settings) -> dict[str, Any]:
     """The guide's service and ours: CPU for a request, throughput against the model alone, waiting times."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -293,9 +302,10 @@ def service(settings: Settings) -> dict[str, Any]:
     return {
         "unit": "requests", "arms": arms,
         "ratios": {
-            "CPU of a request: the guide's / ours": goal(cost(guide) / cost(us), least=50),
+            "CPU of a request: the guide's / ours": plain(cost(guide) / cost(us)),
+            "the same, the guide's / the model alone: what no server gets past": plain(cost(guide) / cost(bound)),
+            "the first as a share of the second": goal(cost(bound) / cost(us), least=0.9),
             "throughput: ours / the model alone": goal(us["per_s"] / bound["per_s"], least=0.9),
-            "CPU of a text: the model alone / ours": {"wall": cost(bound) / cost(us), "cpu": cost(bound) / cost(us), "goal": None, "met": None},
             "at 70% of that load: p99 / p50": goal(statistics.median(p99 / p50 for p50, p99 in at), most=3),
             "idle: ms of a request over those of the model": goal(idle["over"], most=2),
         },

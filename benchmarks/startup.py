@@ -11,12 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from bertcourse.base.machine import describe_machine
 
 GOALS = {"import bertcourse": 0.1, "bertcourse --help": 0.5}  # seconds more than nothing, wall clock
 NOTHING = "python -c pass"
@@ -81,8 +82,7 @@ def main() -> int:
         print(f"{name:20}{row['wall_s']:8.3f}s{row['cpu_s']:8.3f}s{row['more_wall_s']:10.3f}s{row['more_cpu_s']:10.3f}s"
               f"{goal:>8}")
     if args.json:
-        machine = {"python": platform.python_version(), "system": platform.system(), "cores": os.cpu_count()}
-        found = {"runs": args.runs, "machine": machine, "rows": rows, "goals_s": GOALS}
+        found = {"runs": args.runs, "machine": describe_machine(), "rows": rows, "goals_s": GOALS}
         args.json.write_text(json.dumps(found, indent=1) + "\n")
     return int(any(rows[name]["more_wall_s"] > goal for name, goal in GOALS.items()))
 

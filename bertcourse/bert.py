@@ -5,183 +5,23 @@
 # %% ../nbs/01_bert.ipynb #exports-imports
 from __future__ import annotations
 
-import json, re, unicodedata
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, BertConfig, PretrainedConfig
+from transformers import BertConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from .plots import Figure, table, token_grid
+from .checkpoints import check_inputs, init_weights, load_checkpoint
+from .plots import Figure, token_grid
+from .sizes import SHAPES, Shape, count_parameters, sizes, training_memory
 from .transformer import EncoderLayer
 
 # %% auto #0
-__all__ = ['SHAPES', 'SPECIAL_TOKENS', 'influence', 'Shape', 'MobileBertShape', 'sizes', 'count_parameters', 'activation_bytes', 'training_memory', 'input_grid', 'wordpiece', 'is_cjk', 'words', 'tokenize', 'Embeddings', 'Encoder', 'Pooler', 'BertModel', 'read_checkpoint', 'stages', 'kept_bytes', 'SequenceClassifier', 'TokenClassifier', 'SpanPredictor']
-
-# %% ../nbs/01_bert.ipynb #influence
-@torch.no_grad()
-def influence(
-    encode: Callable[[Tensor], Tensor],  # ids (1, n) → vectors (1, n, H), without dropout
-    ids: Tensor,  # (1, n)
-    other: int,  # the id that takes each word's place in turn
-) -> Tensor:  # truth values (n, n): row i, column j: does vector i change with word j?
-    "Which words each output vector depends on, found by changing one word at a time."
-    before = encode(ids)[0]
-    columns = []
-    for j in range(ids.shape[1]):
-        changed = ids.clone()
-        changed[0, j] = other
-        columns.append((encode(changed)[0] - before).abs().amax(-1) > 1e-6)
-    return torch.stack(columns, dim=1)
-
-# %% ../nbs/01_bert.ipynb #shape
-def _linear(inputs: int, outputs: int) -> int: return inputs * outputs + outputs
-
-@dataclass(frozen=True)
-class Shape:
-    "The numbers that set the size of a BERT, and what follows from them."
-    name: str
-    num_layers: int  # L
-    hidden_size: int  # H
-    num_heads: int  # A
-    intermediate_size: int  # I
-    vocab_size: int = 30522  # V
-    positions: int = 512  # P
-    segments: int = 2  # S; 0: no segment embeddings
-    embedding_size: int | None = None  # narrower than H and projected (ALBERT)
-    shared: bool = False  # all layers have the same weights (ALBERT)
-    pooler: bool = True
-    model_type: str = "bert"  # as in transformers
-
-    def parameters(self) -> dict[str, int]:  # part → number of parameters
-        "The closed formula, part by part."
-        H, I, E = self.hidden_size, self.intermediate_size, self.embedding_size or self.hidden_size
-        copies = 1 if self.shared else self.num_layers
-        return {"word table": self.vocab_size * E,
-                "other embeddings": (self.positions + self.segments + 2) * E + (E < H) * _linear(E, H),
-                "attention": copies * 4 * _linear(H, H),
-                "feed-forward": copies * (_linear(H, I) + _linear(I, H)),
-                "LayerNorm": copies * 2 * 2 * H,
-                "pooler": _linear(H, H) if self.pooler else 0}
-
-    def total(self) -> int:
-        "All parameters of encoder and pooler."
-        return sum(self.parameters().values())
-
-    def flops(
-        self,
-        n: int = 128,  # sequence length
-    ) -> dict[str, int]:  # part of the encoder → FLOPs of a forward pass; a multiply-add is two
-        "Floating-point operations of the matrix products for one sequence; all else adds about 1%."
-        L, H, I = self.num_layers, self.hidden_size, self.intermediate_size
-        E = self.embedding_size or 0
-        return {"projections": 2 * L * n * 4 * H * H + 2 * n * E * H,
-                "attention matrix": 2 * L * 2 * n * n * H,
-                "feed-forward": 2 * L * n * 2 * H * I}
-
-    def config(self) -> PretrainedConfig:
-        "The same as a configuration of transformers."
-        common = dict(vocab_size=self.vocab_size, max_position_embeddings=self.positions)
-        if self.model_type == "distilbert":
-            return AutoConfig.for_model(
-                "distilbert", n_layers=self.num_layers, dim=self.hidden_size,
-                n_heads=self.num_heads, hidden_dim=self.intermediate_size, **common)
-        if self.embedding_size: common["embedding_size"] = self.embedding_size
-        return AutoConfig.for_model(
-            self.model_type, num_hidden_layers=self.num_layers, hidden_size=self.hidden_size,
-            num_attention_heads=self.num_heads, intermediate_size=self.intermediate_size,
-            type_vocab_size=self.segments, **common)
-
-# %% ../nbs/01_bert.ipynb #mobile
-@dataclass(frozen=True)
-class MobileBertShape(Shape):
-    "MobileBERT: 512 wide between layers, 128 inside, four feed-forward networks (Sun et al. 2020)."
-    inner_size: int = 128  # width inside of a layer
-    feed_forwards: int = 4
-    model_type: str = "mobilebert"
-
-    def parameters(self) -> dict[str, int]:
-        "The same parts; bottlenecks count as attention (in) and feed-forward (out), NoNorm as LayerNorm."
-        (L, H, I, B, E), F = self._sizes(), self.feed_forwards
-        return {"word table": self.vocab_size * E,
-                "other embeddings": (self.positions + self.segments + 2) * H + _linear(3 * E, H),
-                "attention": L * (3 * _linear(H, B) + 3 * _linear(B, B)),
-                "feed-forward": L * (F * (_linear(B, I) + _linear(I, B)) + _linear(B, H)),
-                "LayerNorm": L * 2 * (B * (3 + F) + H),
-                "pooler": _linear(H, H)}
-
-    def _sizes(self) -> tuple[int, ...]:
-        return (self.num_layers, self.hidden_size, self.intermediate_size,
-                self.inner_size, self.embedding_size)
-
-    def flops(self, n: int = 128) -> dict[str, int]:
-        "As for `Shape`."
-        L, H, I, B, E = self._sizes()
-        return {"projections": 2 * n * (L * (3 * H * B + 3 * B * B) + 3 * E * H),
-                "attention matrix": 2 * L * 2 * n * n * B,
-                "feed-forward": 2 * L * n * (self.feed_forwards * 2 * B * I + B * H)}
-
-SHAPES: dict[str, Shape] = {shape.name: shape for shape in [
-    Shape("BERT-base", 12, 768, 12, 3072),
-    Shape("BERT-large", 24, 1024, 16, 4096),
-    Shape("BERT-base Chinese", 12, 768, 12, 3072, vocab_size=21128),
-    Shape("DistilBERT", 6, 768, 12, 3072, segments=0, pooler=False, model_type="distilbert"),
-    Shape("TinyBERT-4", 4, 312, 12, 1200),
-    Shape("TinyBERT-6", 6, 768, 12, 3072),
-    MobileBertShape("MobileBERT", 24, 512, 4, 512, embedding_size=128),
-    Shape("ALBERT-base", 12, 768, 12, 3072, 30000, embedding_size=128, shared=True,
-          model_type="albert"),
-    Shape("ALBERT-large", 24, 1024, 16, 4096, 30000, embedding_size=128, shared=True,
-          model_type="albert"),
-]}
-
-# %% ../nbs/01_bert.ipynb #shape-table
-def sizes(
-    shapes: Iterable[Shape],
-) -> table:
-    "Shapes side by side: their numbers, parameters, operations and memory."
-    rows = [[s.name, s.num_layers, s.hidden_size, s.num_heads, s.intermediate_size, s.vocab_size,
-             s.total(), round(sum(s.flops(128).values()) / 1e9, 1), round(s.total() * 4 / 1e6)]
-            for s in shapes]
-    return table(["", "L", "H", "A", "I", "V", "parameters", "GFLOPs (n = 128)", "FP32 MB"], rows)
-
-# %% ../nbs/01_bert.ipynb #count
-def count_parameters(
-    config: PretrainedConfig,
-    auto_class: type = AutoModel,  # or a class with a head
-) -> int:
-    "How many parameters transformers' own model has; needs no memory."
-    with torch.device("meta"): model = auto_class.from_config(config)
-    return sum(p.numel() for p in model.parameters())
-
-# %% ../nbs/01_bert.ipynb #memory
-def activation_bytes(
-    shape: Shape,  # of the BERT family
-    batch: int,
-    n: int,  # sequence length
-    mask_bytes: int = 1,  # of an entry of a dropout mask: 1 on a GPU, 4 on a CPU
-) -> int:  # bytes kept for the backward pass of all encoder layers, FP32
-    "Per token 8 + 2I/H vectors and 2 dropout masks; per head 2 attention matrices and 1 mask."
-    tokens, H, I = batch * n, shape.hidden_size, shape.intermediate_size
-    vectors = tokens * (4 * (8 * H + 2 * I) + mask_bytes * 2 * H)
-    matrices = batch * shape.num_heads * n * n * (4 + 4 + mask_bytes)
-    return shape.num_layers * (vectors + matrices)
-
-def training_memory(
-    shape: Shape,
-    batch: int = 32,
-    n: int = 128,  # sequence length
-) -> dict[str, int]:  # what for → bytes
-    "Memory of training with Adam in FP32."
-    weights = 4 * shape.total()
-    return {"weights": weights, "gradients": weights, "Adam": 2 * weights,
-            "activations": activation_bytes(shape, batch, n)}
+__all__ = ['input_grid', 'wordpiece', 'Embeddings', 'Encoder', 'Pooler', 'BertModel', 'influence', 'SequenceClassifier', 'TokenClassifier', 'SpanPredictor']
 
 # %% ../nbs/01_bert.ipynb #input-grid
 def input_grid(
@@ -197,64 +37,24 @@ def input_grid(
     rows = {"token": tokenizer.convert_ids_to_tokens(ids), "id": ids,
             "segment": inputs["token_type_ids"], "position": list(range(len(ids))),
             "attention mask": inputs["attention_mask"]}
-    return token_grid(rows, plain=["token", "id", "position"],
-                      zh=f"{len(ids)} 个 token，词表共 {len(tokenizer):,} 项。",
-                      en=f"{len(ids)} tokens; the vocabulary has {len(tokenizer):,} entries.")
+    return token_grid(rows, plain=["token", "id", "position"], caption="1.2-input")
 
 # %% ../nbs/01_bert.ipynb #wordpiece
 def wordpiece(
     word: str,  # without spaces
     vocab: Mapping[str, int],  # piece → id
-    longest: int = 100,  # words with more characters become [UNK]; 200 in Google's first code
+    longest: int = 100,  # words with more characters become [UNK]
 ) -> list[str]:  # pieces, or ["[UNK]"]
-    "Greedy longest match from the left (google-research/bert `WordpieceTokenizer`)."
+    "Greedy match from the left, as google-research/bert (`longest`: 100, from 2018-11-23 200)."
     pieces, start = [], 0
     while start < len(word) <= longest:
         prefix = "##" if start else ""
-        ends = range(len(word), start, -1)
-        end = next((end for end in ends if prefix + word[start:end] in vocab), None)
-        if end is None: return ["[UNK]"]
+        end = len(word)
+        while end > start and prefix + word[start:end] not in vocab: end -= 1
+        if end == start: return ["[UNK]"]
         pieces.append(prefix + word[start:end])
         start = end
     return pieces or ["[UNK]"]
-
-# %% ../nbs/01_bert.ipynb #basic
-SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-_CJK = [(0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F),
-        (0x2B740, 0x2B81F), (0x2B820, 0x2CEAF), (0xF900, 0xFAFF), (0x2F800, 0x2FA1F)]
-
-def is_cjk(
-    char: str,  # one character
-) -> bool:
-    "Does BERT set this Chinese character apart? (google-research/bert `_is_chinese_char`)"
-    return any(low <= ord(char) <= high for low, high in _CJK)
-
-def _is_control(char):
-    if char in "\t\n\r": return False
-    return char in "\0\ufffd" or unicodedata.category(char) in ("Cc", "Cf", "Co", "Cs")
-
-def _is_punctuation(char): return unicodedata.category(char).startswith("P") or char in "$+<=>^`|~"
-
-def words(
-    text: str,
-) -> list[str]:
-    "Split a text as the uncased tokenizer of `tokenizers` does (after google-research/bert `BasicTokenizer`)."
-    text = "".join(" " if c.isspace() else c for c in text if not _is_control(c))
-    text = "".join(f" {c} " if is_cjk(c) else c for c in text)
-    text = "".join(c for c in unicodedata.normalize("NFD", text) if unicodedata.category(c) != "Mn")
-    text = "".join(c.lower() for c in text)
-    return "".join(f" {c} " if _is_punctuation(c) else c for c in text).split()
-
-def tokenize(
-    text: str,
-    vocab: Mapping[str, int],  # piece → id
-) -> list[str]:  # pieces; special tokens in the text stay whole
-    "Text to word pieces, as the uncased tokenizer of BERT does it."
-    pieces = []
-    for part in re.split(f"({'|'.join(map(re.escape, SPECIAL_TOKENS))})", text):
-        if part in SPECIAL_TOKENS: pieces.append(part)
-        else: pieces += [piece for word in words(part) for piece in wordpiece(word, vocab)]
-    return pieces
 
 # %% ../nbs/01_bert.ipynb #embeddings
 class Embeddings(nn.Module):
@@ -268,40 +68,17 @@ class Embeddings(nn.Module):
         self.LayerNorm = nn.LayerNorm(H, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def parts(
-        self,
-        input_ids: Tensor,  # (batch, n)
-        token_type_ids: Tensor,  # (batch, n)
-    ) -> dict[str, Tensor]:  # three tensors, (batch or 1, n, H)
-        "The three embeddings before they are added."
+    def parts(self, input_ids: Tensor, token_type_ids: Tensor) -> dict[str, Tensor]:
+        "The three embeddings before they are added: (batch, n, H), the positions (1, n, H)."
         positions = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
         return {"token": self.word_embeddings(input_ids),
                 "segment": self.token_type_embeddings(token_type_ids),
                 "position": self.position_embeddings(positions)}
 
-    def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:  # (batch, n, H)
-        "Add, normalise, drop out."
-        parts = self.parts(input_ids, token_type_ids)
-        return self.dropout(self.LayerNorm(parts["token"] + parts["segment"] + parts["position"]))
-
-# %% ../nbs/01_bert.ipynb #checks
-def _check_ids(name: str, ids: Tensor, rows: int, table: str) -> None:
-    "Integers of shape (batch, n) that the table has rows for, or a `ValueError`."
-    if ids.dim() != 2 or ids.dtype not in (torch.int64, torch.int32) or not ids.numel():
-        raise ValueError(f"{name} must be int64 or int32 of shape (batch, n) with n ≥ 1, "
-                         f"not {ids.dtype} of shape {tuple(ids.shape)}")
-    low, high = int(ids.min()), int(ids.max())
-    if low < 0 or high >= rows:
-        raise ValueError(f"{name} holds {low} … {high}, but {table} has entries 0 … {rows - 1}")
-
-def _visible(mask: Tensor | None, ids: Tensor) -> Tensor:  # truth values, (batch or 1, 1, n or 1, n)
-    "A padding mask (batch, n), or one row per query (batch, n, n), as the encoder layer takes it."
-    batch, n = ids.shape
-    if mask is None: mask = torch.ones_like(ids)
-    if tuple(mask.shape) not in ((batch, n), (batch, n, n)):
-        raise ValueError(f"attention_mask has shape {tuple(mask.shape)}, input_ids {(batch, n)}: "
-                         f"it must be {(batch, n)} or {(batch, n, n)}")
-    return (mask[:, None, None, :] if mask.dim() == 2 else mask[:, None]) > 0
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
+        "(batch, n) twice → (batch, n, H)."
+        total = sum(self.parts(input_ids, token_type_ids).values())
+        return self.dropout(self.LayerNorm(total))
 
 # %% ../nbs/01_bert.ipynb #encoder-pooler
 class Encoder(nn.Module):
@@ -322,54 +99,27 @@ class Pooler(nn.Module):
 
 # %% ../nbs/01_bert.ipynb #model
 class BertModel(nn.Module):
-    """BERT to read: the outputs and parameter names of `transformers.BertModel`.
-
-    Devlin et al. 2019; google-research/bert modeling.py.
-    """
-    def __init__(
-        self,
-        config: BertConfig,
-        add_pooling_layer: bool = True,  # without it `pooler_output` is None
-    ):
+    "BERT: outputs and parameter names of `transformers.BertModel` (Devlin et al. 2019)."
+    def __init__(self, config: BertConfig, add_pooling_layer: bool = True):
         super().__init__()
         self.config = config
         self.embeddings = Embeddings(config)
         self.encoder = Encoder(config)
         self.pooler = Pooler(config) if add_pooling_layer else None
-        self.apply(self._initialise)
-
-    def _initialise(self, module: nn.Module) -> None:
-        "Weights from N(0, 0.02), biases 0, as in the released code; [PAD]'s row 0 as in transformers."
-        if isinstance(module, (nn.Linear, nn.Embedding)):
-            nn.init.normal_(module.weight, std=self.config.initializer_range)
-        if isinstance(module, nn.Linear): nn.init.zeros_(module.bias)
-        if getattr(module, "padding_idx", None) is not None:
-            nn.init.zeros_(module.weight[module.padding_idx])
+        self.apply(partial(init_weights, std=config.initializer_range))
 
     def forward(
         self,
         input_ids: Tensor,  # (batch, n), integers
-        attention_mask: Tensor | None = None,  # (batch, n): 1 text, 0 padding; (batch, n, n): may i see j?
+        attention_mask: Tensor | None = None,  # (batch, n): 1 text, 0 padding; or (batch, n, n)
         token_type_ids: Tensor | None = None,  # (batch, n): 0 segment A, 1 segment B
     ) -> BaseModelOutputWithPooling:
-        """Run the encoder.
+        """`last_hidden_state` (batch, n, H), `pooler_output` (batch, H), and one per layer of
+        `hidden_states`, embeddings first, and `attentions` (batch, A, n, n).
 
-        Returns `last_hidden_state` (batch, n, H), `pooler_output` (batch, H), and one per layer of
-        `hidden_states` (batch, n, H), the embeddings first, and of `attentions` (batch, A, n, n).
-        Raises `ValueError` for wrong shapes, ids out of range and sequences that are too long.
-        """
-        _check_ids("input_ids", input_ids, self.config.vocab_size, "the vocabulary")
+        Raises `ValueError` for inputs that cannot be."""
         if token_type_ids is None: token_type_ids = torch.zeros_like(input_ids)
-        if token_type_ids.shape != input_ids.shape:
-            raise ValueError(f"token_type_ids has shape {tuple(token_type_ids.shape)}, "
-                             f"input_ids {tuple(input_ids.shape)}: they must be equal")
-        _check_ids("token_type_ids", token_type_ids, self.config.type_vocab_size, "the segment table")
-        n, limit = input_ids.shape[1], self.config.max_position_embeddings
-        if n > limit:
-            raise ValueError(f"the sequence has {n} tokens, but only {limit} positions have an embedding: "
-                             "cut it")
-        visible = _visible(attention_mask, input_ids)
-
+        visible = check_inputs(self.config, input_ids, attention_mask, token_type_ids)  # True: look
         x = self.embeddings(input_ids, token_type_ids)
         hidden_states, attentions = [x], []
         for layer in self.encoder.layer:
@@ -381,91 +131,25 @@ class BertModel(nn.Module):
             hidden_states=tuple(hidden_states), attentions=tuple(attentions))
 
     @classmethod
-    def from_pretrained(
-        cls,
-        folder: str | Path,  # with config.json and model.safetensors, its shards, or pytorch_model.bin
-        add_pooling_layer: bool = True,
-    ) -> BertModel:  # in eval mode
+    def from_pretrained(cls, folder: str | Path, add_pooling_layer: bool = True) -> BertModel:
         "Load a BERT checkpoint, with or without a head. Raises `ValueError` if there is none."
-        config, weights = read_checkpoint(Path(folder))
-        if add_pooling_layer and "pooler.dense.weight" not in weights:
-            raise ValueError(f"the checkpoint in {folder} has no pooler: load it with "
-                             "add_pooling_layer=False")
-        model = cls(config, add_pooling_layer)
-        wanted = model.state_dict().keys()
-        if missing := [name for name in wanted if name not in weights]:
-            raise ValueError(f"the checkpoint in {folder} lacks {len(missing)} of {len(wanted)} "
-                             f"parameters, first {missing[0]!r}")
-        model.load_state_dict({name: weights[name] for name in wanted})
-        return model.eval()
+        return load_checkpoint(cls, Path(folder), add_pooling_layer)
 
-# %% ../nbs/01_bert.ipynb #checkpoint
-def _tensors(folder: Path) -> dict[str, Tensor]:
-    "All tensors of a checkpoint folder, whatever file format it has."
-    if (index := folder / "model.safetensors.index.json").is_file():
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        return {name: tensor for shard in sorted(shards)
-                for name, tensor in load_file(folder / shard).items()}
-    if (file := folder / "model.safetensors").is_file(): return load_file(file)
-    if (file := folder / "pytorch_model.bin").is_file():
-        return torch.load(file, map_location="cpu", weights_only=True)
-    raise ValueError(f"{folder} holds no weights: expected model.safetensors or pytorch_model.bin")
-
-def read_checkpoint(
-    folder: Path,
-) -> tuple[BertConfig, dict[str, Tensor]]:  # configuration; parameters by the names of `BertModel`
-    "Configuration and encoder weights of a BERT checkpoint, heads left out."
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"{folder} is not a checkpoint folder: it has no config.json "
-                         "(transformers' AutoModel loads hub names)")
-    try: settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except ValueError as error: raise ValueError(f"{folder}/config.json is not valid JSON: {error}") from None
-    known = {"model_type": "bert", "position_embedding_type": "absolute", "is_decoder": False}
-    for option, value in known.items():
-        if settings.get(option, value) != value:
-            raise ValueError(f"{folder} has {option} {settings[option]!r}: only {value!r} is read here")
-    try: weights = _tensors(folder)
-    except SafetensorError as error: raise ValueError(f"the weights in {folder} are damaged: {error}") from None
-    if any(name.startswith("bert.") for name in weights):        # saved with a head
-        weights = {name.removeprefix("bert."): tensor for name, tensor in weights.items()
-                   if name.startswith("bert.")}
-    def today(name):                                              # LayerNorm's names until 2018
-        return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
-    return BertConfig(**settings), {today(name): tensor for name, tensor in weights.items()}
-
-# %% ../nbs/01_bert.ipynb #stages
-def stages(
-    model: BertModel,
-    n: int = 128,  # sequence length
-) -> list[tuple[str, tuple[int, ...], int]]:  # module, shape of its output, its parameters
-    "What each part of the model puts out, in the order in which they run."
-    seen, hooks = [], []
-    parts = {"embeddings": model.embeddings, "pooler": model.pooler,
-             **{f"encoder.layer.{i}": layer for i, layer in enumerate(model.encoder.layer)}}
-    def watch(name):
-        def hook(module, inputs, output):
-            shape = tuple((output[0] if isinstance(output, tuple) else output).shape)
-            seen.append((name, shape, sum(p.numel() for p in module.parameters())))
-        return hook
-    hooks = [module.register_forward_hook(watch(name)) for name, module in parts.items() if module]
-    with torch.no_grad(): model(torch.zeros(1, n, dtype=torch.long))
-    for hook in hooks: hook.remove()
-    return seen
-
-# %% ../nbs/01_bert.ipynb #activations
-def kept_bytes(
-    run: Callable[[], Any],  # a forward pass
-    ignore: Iterable[Tensor] = (),  # what is there anyway: the parameters
-) -> int:
-    "Bytes that autograd keeps for the backward pass, each storage counted once."
-    known = {t.untyped_storage().data_ptr() for t in ignore}
-    kept = {}
-    def pack(tensor):
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known: kept[storage.data_ptr()] = (storage.nbytes(), tensor)
-        return tensor
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor): result = run()
-    return sum(size for size, _ in kept.values())
+# %% ../nbs/01_bert.ipynb #influence
+@torch.no_grad()
+def influence(
+    encode: Callable[[Tensor], Tensor],  # ids (1, n) → vectors (1, n, H), without dropout
+    ids: Tensor,  # (1, n)
+    other: int,  # the id that takes each word's place in turn
+) -> Tensor:  # truth values (n, n): row i, column j: does vector i change with word j?
+    "Which words each output vector depends on, found by changing one word at a time."
+    before = encode(ids)[0]
+    columns = []
+    for j in range(ids.shape[1]):
+        changed = ids.clone()
+        changed[0, j] = other
+        columns.append((encode(changed)[0] - before).abs().amax(-1) > 1e-6)
+    return torch.stack(columns, dim=1)
 
 # %% ../nbs/04_1_tasks.ipynb #sequence-classifier
 class SequenceClassifier(nn.Module):

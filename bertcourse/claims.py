@@ -5,19 +5,23 @@
 # %% ../nbs/helpers/claims.ipynb #exports-imports
 from __future__ import annotations
 
-import functools, html, math, tomllib
+import functools, hashlib, html, json, math, os, re, tomllib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from .assets import asset
+from .base.cells import fill_in
 from .languages import bilingual
 
 # %% auto #0
-__all__ = ['KINDS', 'VERDICTS', 'Claim', 'ledger', 'agrees', 'Box', 'claim', 'Ledger']
+__all__ = ['KINDS', 'VERDICTS', 'APPENDIX', 'LOG', 'CHAPTERS', 'Claim', 'ledger', 'agrees', 'Box', 'claim', 'Measured',
+           'measured_values', 'Ledger', 'show_ledger']
 
 # %% ../nbs/helpers/claims.ipynb #claim-data
 KINDS = ("computed", "cited", "timed", "opinion")
 VERDICTS = ("confirmed", "corrected", "depends", "cited")
+APPENDIX = "appendix"  # the guide's appendices A to C and its advice to learners
 
 @dataclass(frozen=True)
 class Claim:
@@ -35,6 +39,8 @@ class Claim:
     atol: float = 0.0  # absolute tolerance, in the value's unit
     unit_zh: str = ""  # what the value counts, with the space or comma before it
     unit_en: str = ""
+    here_zh: str = ""  # a sentence with places for what was measured, such as {0:,} or {0:.0%}
+    here_en: str = ""
     note_zh: str = ""  # what is right, where the guide is not
     note_en: str = ""
 
@@ -44,9 +50,10 @@ class Claim:
         return self.id.split("-")[0]
 
     @property
-    def chapter(self) -> str:  # e.g. "1"
+    def chapter(self) -> str:  # e.g. "1", or "appendix"
         "The guide's chapter."
-        return self.section.split(".")[0]
+        first = self.section.split(".")[0]
+        return first if first.isdigit() else "8" if first.startswith("Q") else APPENDIX
 
 @functools.cache
 def ledger() -> dict[str, Claim]:  # by id, in the guide's order
@@ -69,40 +76,50 @@ def agrees(
     return len(measured) == len(claim.correct) and all(map(same, measured, claim.correct))
 
 class Box:
-    "A claim beside its source and what was measured; nothing to see unless it was asked for."
+    "A statement of the guide, what was measured here and the source, as sentences; nothing to see unless it was asked for."
     def __init__(self, claim: Claim, measured: Any, note: tuple[str, str], show: bool):
         self.claim, self.measured, self.note, self.show = claim, measured, note, show
 
     def html(self) -> str:  # a <div>
         "The box, in both languages."
-        c, (mark, colour, zh, en) = self.claim, _VERDICT_STYLE[self.claim.verdict]
-        rows = [("指南", "Guide", f"§{c.section} (l. {c.line}) {_both(c.zh, c.en)}"),
-                ("出处", "Source", html.escape(c.source))]
-        if self.measured is not None:
-            value, (note_zh, note_en) = _written(self.measured), self.note
-            rows.append(("这里", "Here", _both(f"{value}{c.unit_zh}{note_zh and '；'}{note_zh}",
-                                               f"{value} {c.unit_en}".strip() + (note_en and f"; {note_en}"))))
-        rows.append(("结论", "Verdict", f"<b>{mark} {bilingual(zh, en)}</b> {_both(c.note_zh, c.note_en)}"))
-        lines = "".join(f'<tr><th scope="row" style="{_HEAD}">{bilingual(z, e)}</th><td style="{_BODY}">{body}</td></tr>'
-                        for z, e, body in rows)
-        return (f'<div class="claim" style="border-left:4px solid {colour};padding:.3em .9em;margin:.6em 0">'
-                f'<table style="border:none;margin:0;font-size:.92em">{lines}</table></div>')
+        mark, colour, *verdict = _VERDICT_STYLE[self.claim.verdict]
+        words = [f"<b>{mark} {v}</b> {html.escape(self.sentences(lang))}" for lang, v in zip(("zh", "en"), verdict)]
+        return (f'<div class="claim" style="border-left:4px solid {colour};padding:.3em .9em;margin:.6em 0;font-size:.95em">'
+                f"{bilingual(*words)}</div>")
+
+    def sentences(
+        self,
+        lang: str,  # "zh" or "en"
+    ) -> str:
+        "What the guide says, what was found here, what is right, and the source."
+        c, zh = self.claim, lang == "zh"
+        parts = [f"指南说：{c.zh}。" if zh else f"The guide says: {c.en}.", _here(c, self.measured, self.note[0 if zh else 1], zh),
+                 c.note_zh if zh else c.note_en, f"出处：{c.source}。" if zh else f"Source: {c.source.rstrip('.')}."]
+        return ("" if zh else " ").join(filter(None, parts))
 
     def _repr_mimebundle_(self, include=None, exclude=None):
         if not self.show: return {"text/plain": ""}
         return {"text/html": self.html(), "text/plain": f"{self.claim.id}: {self.claim.verdict}"}
 
-_VERDICT_STYLE = {"confirmed": ("✓", "#009E73", "属实", "confirmed"), "corrected": ("✎", "#D55E00", "更正", "corrected"),
-                  "depends": ("◐", "#E69F00", "要看条件", "depends"), "cited": ("☞", "#0072B2", "有据可查", "sourced")}
-_HEAD = ("text-align:right;vertical-align:top;padding:.1em .7em .1em 0;opacity:.75;font-weight:500;"
-         "white-space:nowrap;background:none")
-_BODY = "text-align:left;padding:.1em 0;background:none"
+_VERDICT_STYLE = {"confirmed": ("✓", "#009E73", "属实", "Confirmed"), "corrected": ("✎", "#D55E00", "更正", "Corrected"),
+                  "depends": ("◐", "#E69F00", "要看条件", "It depends"), "cited": ("☞", "#0072B2", "有据可查", "Sourced")}
 
 def _both(zh, en): return bilingual(html.escape(zh), html.escape(en)) if en else ""
 
-def _written(value):
+def _here(c, measured, note, zh):
+    "The sentence about what was measured; a truth value says no more than the verdict does."
+    if measured is None: return ""
+    values = list(measured) if isinstance(measured, (list, tuple)) else [measured]
+    template, unit = (c.here_zh, c.unit_zh) if zh else (c.here_en, c.unit_en)
+    if template: return template.format(*values)
+    if all(isinstance(value, bool) for value in values): return ""
+    said = f"{_written(measured, zh)}{'' if zh else ' '}{unit}".strip()
+    after = f"（{note}）" if zh else f" ({note})"
+    return f"这里是 {said}{note and after}。" if zh else f"Here it is {said}{note and after}."
+
+def _written(value, zh=False):
     if isinstance(value, (bool, str)): return str(value)
-    if isinstance(value, (list, tuple)): return " · ".join(map(_written, value))
+    if isinstance(value, (list, tuple)): return ("、" if zh else ", ").join(_written(v) for v in value)
     return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
 
 # %% ../nbs/helpers/claims.ipynb #claim
@@ -126,34 +143,156 @@ def claim(
     if entry.kind == "computed" and not agrees(measured, entry):
         raise AssertionError(f"claim {id!r}: measured {measured!r}, correct is {entry.correct!r} "
                              f"(rtol {entry.rtol}, atol {entry.atol})")
+    _log(id, measured)
     return Box(entry, measured, note, show)
 
+LOG = "BERTCOURSE_CLAIMS_LOG"  # environment variable: a file that `claim` adds each value to
+
+def _log(id: str, measured: Any) -> None:
+    "Add a line to the log, where there is one."
+    if measured is None or not (path := os.environ.get(LOG)): return
+    with Path(path).open("a", encoding="utf-8") as log:
+        log.write(json.dumps({"id": id, "value": measured}, default=float, ensure_ascii=False) + "\n")
+
+# %% ../nbs/helpers/claims.ipynb #measured
+@dataclass(frozen=True)
+class Measured:
+    "What a page measured when it was last run."
+    value: Any
+    page: str  # e.g. "01_bert.ipynb"
+    date: str  # ISO
+
+@functools.cache
+def measured_values() -> dict[str, Measured]:  # id of a claim → what was measured
+    "The values of the last run, from `assets/measured.json`."
+    try: stored = json.loads(asset("measured.json").read_text(encoding="utf-8"))
+    except FileNotFoundError: return {}
+    return {id: Measured(**entry) for id, entry in stored.items()}
+
 # %% ../nbs/helpers/claims.ipynb #ledger
+CHAPTERS = (*"12345678", APPENDIX)
+
 class Ledger:
-    "The claims of some chapters as a table."
+    "Claims as a table that the page can filter, with their number by verdict."
     def __init__(
         self,
-        *chapters: str,  # e.g. "1"; none: all
+        chapter: str = "",  # "4", "appendix", or a heading such as "4.3"; empty: all
+        verdict: str = "",  # one of `VERDICTS`; empty: all
+        kind: str = "",  # one of `KINDS`; empty: all
     ):
-        self.claims = [c for c in ledger().values() if not chapters or c.chapter in chapters]
+        if verdict not in ("", *VERDICTS): raise ValueError(f"no verdict {verdict!r}: {', '.join(VERDICTS)}")
+        if kind not in ("", *KINDS): raise ValueError(f"no kind {kind!r}: {', '.join(KINDS)}")
+        self.claims = [c for c in ledger().values() if chapter in ("", c.chapter, c.section)
+                       and verdict in ("", c.verdict) and kind in ("", c.kind)]
+        if not self.claims: raise ValueError(f"no claims of {' '.join(filter(None, [chapter, verdict, kind]))!r}")
 
-    def counts(self) -> dict[str, int]:  # verdict → number of claims
-        "How many claims came out how."
-        return {verdict: sum(c.verdict == verdict for c in self.claims) for verdict in VERDICTS}
+    def counts(self, chapter: str = "") -> dict[str, int]:  # verdict → number of claims
+        "How many claims came out how, of all or of one chapter."
+        claims = [c for c in self.claims if chapter in ("", c.chapter)]
+        return {verdict: sum(c.verdict == verdict for c in claims) for verdict in VERDICTS}
 
     def __repr__(self): return f"Ledger({self.counts()})"
 
     def _repr_html_(self):
-        heads = [("指南", "Guide"), ("说法", "Statement"), ("结论", "Verdict"), ("正确的是", "What is right"), ("出处", "Source")]
-        head = "".join(f"<th {_CELL}>{bilingual(zh, en)}</th>" for zh, en in heads)
-        rows = "".join(f"<tr>{''.join(f'<td {_CELL}>{cell}</td>' for cell in _row(c))}</tr>" for c in self.claims)
-        return (f'<div style="overflow-x:auto"><table style="font-size:.88em"><thead><tr>{head}</tr></thead>'
-                f"<tbody>{rows}</tbody></table></div>")
+        table = _table(_HEADS, [_row(c) for c in self.claims], [_data(c) for c in self.claims])
+        name = "ledger-" + hashlib.sha256(table.encode()).hexdigest()[:8]
+        shown = f'<p class="ledger-shown" hidden><b></b> / {len(self.claims)}</p>'
+        return (f'<div class="ledger" id="{name}">{_counts(self)}{_filters(self)}{shown}'
+                f'<div style="overflow:auto;max-height:40em;margin-top:.5em">{table}</div></div>{_SCRIPT.replace("NAME", name)}')
 
+# %% ../nbs/helpers/claims.ipynb #ledger-html
+_HEADS = [("节", "Section"), ("指南的说法", "The guide's statement"), ("结论", "Verdict"),
+          ("正确的是；在这里测得", "What is right; measured here"), ("出处", "Source")]
 _CELL = 'style="text-align:left;vertical-align:top;padding:.25em .6em"'
+_KIND_NAMES = {"computed": ("可以计算", "computed"), "cited": ("只能引用", "cited only"),
+               "timed": ("计时", "timed"), "opinion": ("看法", "opinion")}
+
+def _table(heads, rows, data=()):
+    head = "".join(f"<th {_CELL}>{bilingual(zh, en)}</th>" for zh, en in heads)
+    lines = ["".join(f"<td {_CELL}>{cell}</td>" for cell in row) for row in rows]
+    marks = data or [""] * len(lines)
+    body = "".join(f"<tr{mark}>{line}</tr>" for mark, line in zip(marks, lines))
+    return f'<table style="font-size:.88em"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+
+def _data(c): return f' data-chapter="{c.chapter}" data-verdict="{c.verdict}" data-kind="{c.kind}"'
 
 def _row(c):
-    mark, colour, zh, en = _VERDICT_STYLE[c.verdict]
-    verdict = f'<span style="white-space:nowrap;color:{colour}">{mark} {bilingual(zh, en)}</span>'
+    "The cells of one claim."
     statement, right = _both(c.zh, c.en), _both(c.note_zh, c.note_en)
-    return [f"§{c.section}<br>l. {c.line}", statement, verdict, right, html.escape(c.source)]
+    measured = measured_values().get(c.id)
+    if measured and (said := _here(c, measured.value, "", True)):
+        right += " " + _both(said, _here(c, measured.value, "", False))
+    if measured: right += f' <small style="opacity:.75">{html.escape(measured.page)}, {measured.date}</small>'
+    section = bilingual("学习建议", "advice") if c.section == "advice" else html.escape(c.section)
+    anchor = f'<span id="claim-{html.escape(c.id)}">{section}</span>'
+    return [anchor, statement, _verdict(c.verdict), right, html.escape(c.source)]
+
+def _verdict(verdict):
+    mark, colour, zh, en = _VERDICT_STYLE[verdict]
+    return f'<span style="white-space:nowrap"><span style="color:{colour}">{mark}</span> {bilingual(zh, en.lower())}</span>'
+
+def _chapter_name(chapter): return ("附录", "appendix") if chapter == APPENDIX else (f"第 {chapter} 章", f"chapter {chapter}")
+
+def _counts(ledger):
+    "Chapters against verdicts."
+    chapters = [c for c in CHAPTERS if any(claim.chapter == c for claim in ledger.claims)]
+    heads = [("", ""), *((f"{s[0]} {s[2]}", f"{s[0]} {s[3].lower()}") for s in _VERDICT_STYLE.values()), ("合计", "together")]
+    rows = [[bilingual(*_chapter_name(c)), *(counts := ledger.counts(c)).values(), sum(counts.values())] for c in chapters]
+    if len(chapters) > 1: rows.append([bilingual("合计", "together"), *(total := ledger.counts()).values(), sum(total.values())])
+    return f'<div style="overflow-x:auto">{_table(heads, rows)}</div>'
+
+def _filters(ledger):
+    "Choices that the script shows; without a script they stay hidden."
+    names = {"chapter": {c: _chapter_name(c) for c in CHAPTERS},
+             "verdict": {v: (s[2], s[3].lower()) for v, s in _VERDICT_STYLE.items()}, "kind": _KIND_NAMES}
+    titles = {"chapter": ("章", "chapter"), "verdict": ("结论", "verdict"), "kind": ("种类", "kind")}
+    fields = []
+    for field, title in titles.items():
+        there = [(value, *both) for value, both in names[field].items() if any(getattr(c, field) == value for c in ledger.claims)]
+        options = "".join(_option(*choice) for choice in [("", "全部", "all"), *there])
+        fields.append(f'<label>{bilingual(*title)} <select data-field="{field}">{options}</select></label>')
+    fields.append(f'<label>{bilingual("查找", "find")} <input type="search" size="12"></label>')
+    return f'<p class="ledger-filters" hidden style="display:none;gap:.4em 1.2em;flex-wrap:wrap">{"".join(fields)}</p>'
+
+def _option(value, zh, en):
+    "A choice of a <select>: a browser shows no <span> in it."
+    return bilingual(zh, en, "option").replace("<option ", f'<option value="{html.escape(value)}" ')
+
+_SCRIPT = """<script>
+(function () {
+  var box = document.getElementById("NAME");
+  if (!box) return;
+  var fields = box.querySelectorAll("select, input"), rows = box.querySelectorAll("tr[data-kind]");
+  var form = box.querySelector(".ledger-filters"), shown = box.querySelector(".ledger-shown");
+  function filter() {
+    var count = 0;
+    rows.forEach(function (row) {
+      var ok = true;
+      fields.forEach(function (f) {
+        var v = f.value.trim().toLowerCase();
+        if (f.dataset.field) ok = ok && (!v || row.dataset[f.dataset.field] === v);
+        else ok = ok && row.textContent.toLowerCase().indexOf(v) >= 0;
+      });
+      row.style.display = ok ? "" : "none";
+      count += ok;
+    });
+    shown.firstChild.textContent = count;
+  }
+  form.hidden = shown.hidden = false;
+  form.style.display = "flex";
+  fields.forEach(function (f) { f.addEventListener("input", filter); });
+  filter();
+})();
+</script>"""
+
+# %% ../nbs/helpers/claims.ipynb #live
+_LEDGER = re.compile(r"^Ledger\(\)\s*\Z", re.MULTILINE)
+
+def show_ledger(
+    cell: dict[str, Any],  # of a notebook; changed in place
+) -> None:
+    "Put today's ledger under a cell that ends in `Ledger()`: an nbdev processor."
+    def show(found):
+        shown = Ledger()
+        return {"text/html": shown._repr_html_(), "text/plain": repr(shown)}
+    fill_in(cell, _LEDGER, show)

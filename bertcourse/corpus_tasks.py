@@ -877,7 +877,8 @@ def difficulty(
         return _row("span F1", 0.0, span_f1(truth, [[_TAGS[next(guesses)] for _ in row] for row in truth])["f1"], ceiling)
     if task == "qa":
         truths = [row["answers"]["text"] for row in test]
-        exact = [answer_scores(guess, truth)[0] for guess, truth in zip(_guess_answers(train, test, lang), truths)]
+        rules = "cmrc2018" if lang == "zh" else "squad2.0"
+        exact = [answer_scores(guess, truth, rules)[0] for guess, truth in zip(_guess_answers(train, test, lang), truths)]
         return _row("exact match", sum(not truth for truth in truths) / len(truths), sum(exact) / len(exact), ceiling)
     column = "agreement" if task == "agreement" else "label"
     if task == "agreement":

@@ -59,6 +59,8 @@ def example(
     made = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
     return {name: made[name] for name in INPUTS if name in names and name in takes}
 
+_STACK = "pkg.torch.onnx.stack_trace"  # names files of the machine that exports
+
 def export(
     model: nn.Module,  # of transformers, with a task head
     path: str | Path,  # where to write
@@ -84,8 +86,9 @@ def export(
             else:
                 from torch.export import Dim
                 free = {0: Dim("batch"), 1: Dim("sequence", min=2, max=max_length)}
-                torch.onnx.export(model, (), partial, kwargs=given, dynamic_shapes={name: free for name in given}, dynamo=True,
-                                  external_data=False, **common)
+                program = torch.onnx.export(model, (), kwargs=given, dynamic_shapes={name: free for name in given}, dynamo=True, **common)
+                for node in program.model.graph: node.metadata_props.pop(_STACK, None)
+                program.save(partial, external_data=False)
         os.replace(partial, path)
     except Exception as error:
         name, why = type(model).__name__, str(error).strip().partition("\n")[0][:200]
@@ -295,6 +298,7 @@ def quantize(
     calibration: Calibration | None = None,  # None: dynamic, scales of activations are found at run time
     method: str = "minmax",  # or "entropy", "percentile": how calibration finds the range of activations
     operators: Sequence[str] = ("MatMul", "Gemm", "Gather"),
+    reduce_range: bool = False,  # weights in 7 bits, for processors without VNNI
 ) -> Path:
     """Weights in 8 bits: dynamic quantisation, or static with calibration data (QDQ). `ModelError` where the quantiser fails.
 
@@ -304,7 +308,8 @@ def quantize(
     kinds = {"int8": q.QuantType.QInt8, "uint8": q.QuantType.QUInt8}
     target = Path(target)
     partial = target.with_name(f".{target.name}.partial")
-    given: dict[str, Any] = dict(weight_type=kinds[weights], per_channel=per_channel, op_types_to_quantize=list(operators))
+    given: dict[str, Any] = dict(weight_type=kinds[weights], per_channel=per_channel,
+                                 reduce_range=reduce_range, op_types_to_quantize=list(operators))
     try:
         model = _plain(source)
         with _quiet():

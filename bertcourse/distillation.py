@@ -23,13 +23,27 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
 from .tasks import outputs
-from .training import pad
+from .training import count_labels, pad
 
 # %% auto #0
-__all__ = ['soften', 'same_shape', 'soft_loss', 'distillation_loss', 'hidden_loss', 'cosine_loss', 'attention_loss',
-           'kept_scores', 'unlabelled', 'observe', 'mean_vector', 'relation_loss', 'teacher_layers', 'check_layers',
-           'check_heads', 'check_labels', 'head_loss', 'new_model', 'Weights', 'Pupil', 'Distiller', 'cache_logits',
-           'with_logits', 'copy_layers', 'weigh', 'interleave', 'race']
+__all__ = ['upcast', 'mean_where', 'soften', 'same_shape', 'soft_loss', 'distillation_loss', 'hidden_loss', 'cosine_loss',
+           'attention_loss', 'kept_scores', 'unlabelled', 'observe', 'mean_vector', 'relation_loss', 'teacher_layers',
+           'check_layers', 'check_heads', 'check_scores', 'check_labels', 'head_loss', 'new_model', 'Weights', 'Pupil',
+           'Distiller', 'cache_logits', 'with_logits', 'copy_layers', 'weigh', 'interleave', 'race']
+
+# %% ../nbs/05_distillation.ipynb #precision
+def upcast(tensor: Tensor) -> Tensor:
+    "Half precision as float32: a small difference of large terms may be negative in bfloat16."
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+
+def mean_where(
+    values: Tensor,
+    mask: Tensor | None = None,  # of the shape of values, 1 for those that count; None: all
+) -> Tensor:  # scalar
+    "The mean over what the mask selects; 0 where it selects nothing, which would have no mean."
+    kept = values if mask is None else values[mask.bool()]
+    return kept.mean() if kept.numel() else kept.sum()
+
 
 # %% ../nbs/05_distillation.ipynb #soften
 def soften(
@@ -38,7 +52,7 @@ def soften(
 ) -> Tensor:  # probabilities, (..., classes)
     "softmax(z / T) (Hinton et al. 2015, equation 1). ValueError for a temperature that is not positive."
     if not temperature > 0: raise ValueError(f"temperature {temperature}: it must be greater than 0")
-    return torch.softmax(logits / temperature, -1)
+    return torch.softmax(upcast(logits) / temperature, -1)
 
 # %% ../nbs/05_distillation.ipynb #soft-loss
 def same_shape(
@@ -57,9 +71,9 @@ def soft_loss(
     "T² · KL(teacher ‖ student), both softened, a mean over those that count (Hinton et al. 2015, §2). ValueError for other shapes."
     same_shape("logits", student, teacher)
     if not temperature > 0: raise ValueError(f"temperature {temperature}: it must be greater than 0")
-    log_q, log_p = (torch.log_softmax(z / temperature, -1) for z in (student, teacher))
+    log_q, log_p = (torch.log_softmax(upcast(z) / temperature, -1) for z in (student, teacher))
     divergence = (log_p.exp() * (log_p - log_q)).sum(-1)
-    return temperature**2 * (divergence if mask is None else divergence[mask.bool()]).mean()
+    return temperature**2 * mean_where(divergence, mask)
 
 # %% ../nbs/05_distillation.ipynb #distillation-loss
 def distillation_loss(
@@ -75,7 +89,8 @@ def distillation_loss(
     if not 0 <= alpha <= 1: raise ValueError(f"alpha {alpha}: it must lie between 0 and 1")
     if labels is None: return soft_loss(student, teacher, temperature)
     soft = soft_loss(student, teacher, temperature, labels != -100)
-    hard = F.cross_entropy(student.flatten(0, -2), labels.flatten(), ignore_index=-100)
+    z, y = upcast(student).flatten(0, -2), labels.flatten()
+    hard = mean_where(F.cross_entropy(z, y, ignore_index=-100, reduction="none"), y != -100)
     return alpha * soft + (1 - alpha) * hard
 
 # %% ../nbs/05_distillation.ipynb #hidden-loss
@@ -88,7 +103,8 @@ def hidden_loss(
     "Mean squared error over the tokens (Romero et al. 2015, equation 3; Jiao et al. 2020, equation 8). ValueError for other shapes."
     student = student if projection is None else projection(student)
     same_shape("hidden states", student, teacher)
-    return F.mse_loss(student[mask.bool()], teacher[mask.bool()])
+    real = mask.bool()
+    return mean_where((upcast(student[real]) - upcast(teacher[real])) ** 2)
 
 def cosine_loss(
     student: Tensor, teacher: Tensor,  # hidden states, (batch, n, width)
@@ -96,7 +112,8 @@ def cosine_loss(
 ) -> Tensor:  # scalar
     "1 - cos, a mean over the tokens: equal directions, whatever the lengths (Sanh et al. 2019, §2). ValueError for other shapes."
     same_shape("hidden states", student, teacher)
-    return 1 - F.cosine_similarity(student[mask.bool()], teacher[mask.bool()], dim=-1).mean()
+    real = mask.bool()
+    return mean_where(1 - F.cosine_similarity(upcast(student[real]), upcast(teacher[real]), dim=-1))
 
 # %% ../nbs/05_distillation.ipynb #attention-loss
 def attention_loss(
@@ -106,7 +123,7 @@ def attention_loss(
     "Mean squared error over pairs of tokens (Jiao et al. 2020, equation 7). ValueError for another number of heads."
     same_shape("attention of heads", student, teacher)
     pairs = (mask[:, None, :, None] * mask[:, None, None, :]).bool().expand_as(student)
-    return F.mse_loss(student[pairs], teacher[pairs])
+    return mean_where((upcast(student[pairs]) - upcast(teacher[pairs])) ** 2)
 
 # %% ../nbs/05_distillation.ipynb #scores
 _KEPT: ContextVar[list | None] = ContextVar("kept", default=None)
@@ -168,16 +185,17 @@ def mean_vector(
     mask: Tensor,  # (batch, n)
 ) -> Tensor:  # (batch, width)
     "The mean over the tokens of each text."
-    weight = mask[..., None].to(hidden.dtype)
-    return (hidden * weight).sum(1) / weight.sum(1)
+    weight = mask[..., None].to(upcast(hidden).dtype)
+    return (upcast(hidden) * weight).sum(1) / weight.sum(1).clamp(min=1)
 
 def relation_loss(
     student: Tensor, teacher: Tensor,  # a vector for each text, (batch, width); the widths may differ
 ) -> Tensor:  # scalar
     "Mean squared error between the cosine similarities of the texts of a batch (after Park et al. 2019). ValueError for other batches."
     if len(student) != len(teacher): raise ValueError(f"student and teacher saw {len(student)} and {len(teacher)} texts")
-    ours, theirs = (F.normalize(x, dim=-1) @ F.normalize(x, dim=-1).T for x in (student, teacher))
-    return F.mse_loss(ours, theirs)
+    with torch.autocast(student.device.type, enabled=False):  # it would multiply in half precision
+        ours, theirs = F.normalize(upcast(student), dim=-1), F.normalize(upcast(teacher), dim=-1)
+        return F.mse_loss(ours @ ours.T, theirs @ theirs.T)
 
 # %% ../nbs/05_distillation.ipynb #teacher-layers
 def teacher_layers(
@@ -205,6 +223,15 @@ def check_heads(
     if ours != theirs:
         raise ValueError(f"the student has {ours} attention heads, the teacher {theirs}: give it as many, or leave the attention out")
 
+def check_scores(
+    *configs: Any,  # of student and teacher
+) -> None:
+    "ValueError for DeBERTa, which computes attention in its own way and does not show the scores."
+    for config in configs:
+        if config.model_type in ("deberta", "deberta-v2"):
+            raise ValueError(f"the attention scores of {config.model_type} cannot be compared: "
+                             "leave the attention out")
+
 def check_labels(
     student: Any, teacher: Any,  # configurations
 ) -> None:
@@ -223,7 +250,8 @@ def head_loss(
 ) -> Tensor:  # scalar
     """What the outputs of a head have to learn: one distribution per text, one per labelled token, two over the pieces (start and end),
     or a number, by its squared error."""
-    if student.config.problem_type == "regression": return F.mse_loss(*ours, *theirs)
+    if student.config.problem_type == "regression":
+        return F.mse_loss(upcast(ours[0]), upcast(theirs[0]))
     if len(ours) == 2:  # positions: none on padding
         away = batch["attention_mask"] == 0
         return sum(compare(*(z.float().masked_fill(away, -1e4) for z in pair), mask=None) for pair in zip(ours, theirs)) / 2
@@ -253,11 +281,12 @@ class Weights:
     cosine: float = 0.0  # `cosine_loss` of the last layer
 
 class Pupil(nn.Module):
-    """A student beside its teacher, for `fit`. The teacher is no part of it: it is neither trained nor saved, has no gradients, and stays
-    in evaluation mode."""
+    """A student beside its teacher, for `fit`. The teacher is no part of it: it is not trained, not saved
+    and gets no gradients. It is put in evaluation mode, and can be trained afterwards."""
     def __init__(self, student: nn.Module, teacher: nn.Module):
         super().__init__()
-        self.student, self._teacher = student, (teacher.requires_grad_(False).eval(),)  # a tuple: torch does not look into it
+        self.student = student
+        self._teacher = (teacher.eval(),)  # a tuple: torch does not look into it
 
     @property
     def teacher(self) -> nn.Module:
@@ -281,7 +310,7 @@ class Distiller(Pupil):
         super().__init__(student, teacher)
         ours, theirs = student.config, teacher.config
         check_labels(ours, theirs)
-        if weights.attention: check_heads(ours, theirs)
+        if weights.attention: check_heads(ours, theirs), check_scores(ours, theirs)
         if weights.cosine and ours.hidden_size != theirs.hidden_size:
             raise ValueError(f"cosine: the student is {ours.hidden_size} wide, the teacher {theirs.hidden_size}: "
                              "take hidden, which projects")
@@ -296,7 +325,8 @@ class Distiller(Pupil):
         inside = any((w.hidden, w.attention, w.relation, w.cosine))
         seen = dict(hidden=bool(w.hidden or w.relation or w.cosine), scores=bool(w.attention))
         ours = observe(self.student, batch if w.hard else unlabelled(batch), **seen)
-        terms = {"hard": ours.loss} if w.hard else {}
+        terms = {}
+        if w.hard: terms["hard"] = torch.where(count_labels(batch) > 0, ours.loss, 0)  # of nothing: 0
         if inside or w.soft and cached is None: theirs = self.ask(batch, **seen)
         if w.soft:
             given = theirs.logits if cached is None else [cached]
@@ -340,12 +370,15 @@ _DISTIL = {  # BERT's names → DistilBERT's, within a layer
     "attention.output.dense": "attention.out_lin", "attention.output.LayerNorm": "sa_layer_norm",
     "intermediate.dense": "ffn.lin1", "output.dense": "ffn.lin2", "output.LayerNorm": "output_layer_norm"}
 
+_LAYER = re.compile(  # ModernBERT has its layers in `layers`
+    r"(?:(?:encoder|transformer)\.layer|layers)\.(\d+)\.(.+)\.(weight|bias)$")
+
 def _parts(model: nn.Module) -> dict[tuple[str, str], Tensor]:  # (layer or "", name of BERT) → weights
     "A model's weights by BERT's names, the layers counted from 1."
     theirs, found = {new: old for old, new in _DISTIL.items()}, {}
     for name, weight in model.state_dict().items():
         name = name.removeprefix(model.base_model_prefix + ".")
-        layer = re.match(r"(?:encoder|transformer)\.layer\.(\d+)\.(.+)\.(weight|bias)$", name)
+        layer = _LAYER.match(name)
         if layer is None: found["", name] = weight
         else: found[str(int(layer[1]) + 1), f"{theirs.get(layer[2], layer[2])}.{layer[3]}"] = weight
     return found
@@ -364,7 +397,8 @@ def copy_layers(
     wanted = {key: (str(layers[int(key[0]) - 1]), key[1]) if key[0] else key for key in ours}
     fits = {key: theirs[source] for key, source in wanted.items() if source in theirs and theirs[source].shape == ours[key].shape}
     kinds = {student.config.model_type, teacher.config.model_type}
-    if "roberta" in kinds and len(kinds) > 1: fits.pop(("", "embeddings.position_embeddings.weight"), None)  # RoBERTa counts from 2
+    from_two = kinds & {"roberta", "xlm-roberta"}  # count positions from 2
+    if from_two and kinds - from_two: fits.pop(("", "embeddings.position_embeddings.weight"), None)
     if not any(key[0] for key in fits):
         raise ValueError(f"no layer of the teacher ({teacher.config.model_type}, {teacher.config.hidden_size} wide) fits the student "
                          f"({student.config.model_type}, {student.config.hidden_size} wide): start it from random weights")
@@ -381,7 +415,8 @@ def weigh(
 ) -> dict[str, float]:  # parameters, megabytes (10^6, FP32), gflops of a forward pass
     "What a model costs. Operations are counted by PyTorch: matrix products, a multiply-add is two."
     counter = FlopCounterMode(display=False)
-    with _attending([model], "eager"), counter, torch.no_grad(): observe(model, batch)  # a CPU's fused attention is not counted
+    # A CPU's fused attention is not counted; without gradients the counter fails on DeBERTa.
+    with _attending([model], "eager"), torch.enable_grad(), counter: observe(model, batch)
     n = sum(p.numel() for p in model.parameters())
     return {"parameters": n, "megabytes": n * 4 / 1e6, "gflops": counter.get_total_flops() / 1e9}
 

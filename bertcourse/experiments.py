@@ -5,22 +5,69 @@
 # %% ../nbs/helpers/experiments.ipynb #exports-imports
 from __future__ import annotations
 
-import argparse, datetime, hashlib, importlib.util, json, os, platform, statistics, sys, time
-from collections.abc import Callable
+import argparse, datetime, hashlib, json, os, re, statistics, sys, time
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from .assets import asset
+from .base.cells import fill_in
+from .base import machine
 from .languages import bilingual
 
 # %% auto #0
-__all__ = ['Recording', 'recorded', 'fingerprint', 'source', 'load', 'run_one', 'once', 'processor', 'run', 'stale', 'outside',
-           'Benchmark', 'benchmark', 'timing', 'main']
+__all__ = ['BOTH_SIDES_CHANCE', 'Comparison', 'holm', 'Recording', 'recorded', 'fingerprint', 'source', 'load', 'run_one', 'once',
+           'processor', 'run', 'stale', 'outside', 'Benchmark', 'benchmark', 'benchmarks', 'gpu_table',
+           'plot_both_sides', 'timing', 'show_timing', 'main']
 
 # %% ../nbs/helpers/experiments.ipynb #recording
+@dataclass(frozen=True)
+class Comparison:
+    "Two arms over the seeds that both were run with."
+    score: str
+    one: str
+    other: str
+    difference: float  # mean of `one` minus mean of `other`
+    low: float  # 95% confidence interval of the difference, of this comparison alone
+    high: float
+    p: float  # of a paired t-test; those of `Recording.compare` are corrected
+
+    def __str__(self) -> str:
+        p = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.3f}"
+        return f"{self.score}: {self.one} − {self.other}: {self.difference:+.3f} [{self.low:+.3f}, {self.high:+.3f}], {p}"
+
+def holm(
+    ps: Sequence[float],
+) -> list[float]:  # corrected, in the same order
+    "Correct p-values for having made several tests (Holm 1979)."
+    corrected, largest = [0.0] * len(ps), 0.0
+    for rank, i in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
+        largest = max(largest, min(1.0, ps[i] * (len(ps) - rank)))
+        corrected[i] = largest
+    return corrected
+
+def _compare(
+    score: str,
+    one: str,
+    other: str,
+    values: dict[str, dict[int, float]],  # arm → seed → value
+) -> Comparison:
+    "A paired t-test with its interval. Raises `ValueError` for seeds that differ, fewer than two, or differences without spread."
+    seeds = sorted(values[one])
+    if seeds != sorted(values[other]) or len(seeds) < 2:
+        raise ValueError(f"{one!r} and {other!r} need the same two or more seeds: {seeds}, {sorted(values[other])}")
+    x, y = [values[one][s] for s in seeds], [values[other][s] for s in seeds]
+    if len({round(a - b, 12) for a, b in zip(x, y)}) == 1:
+        raise ValueError(f"{score}: {one!r} and {other!r} differ by the same figure in every seed, which leaves nothing to test")
+    from scipy.stats import ttest_rel
+    test = ttest_rel(x, y)
+    low, high = map(float, test.confidence_interval(0.95))
+    return Comparison(score, one, other, statistics.mean(x) - statistics.mean(y), low, high, float(test.pvalue))
+
 @dataclass(frozen=True)
 class Recording:
     "What an experiment gave when it was run."
@@ -51,6 +98,26 @@ class Recording:
     def sd(self, score: str) -> dict[str, float]:  # arm → standard deviation over seeds
         "Sample standard deviations over seeds."
         return {arm: statistics.stdev(values) for arm, values in self.scores(score).items()}
+
+    def compare(
+        self,
+        *scores: str,
+        base: str | None = None,  # an arm: each other one minus this one; None: every two arms
+        pairs: Iterable[tuple[str, str]] | None = None,  # of arms, chosen before the runs, instead of `base`
+    ) -> list[Comparison]:
+        """Paired t-tests over seeds, corrected for all of them together.
+
+        Raises `KeyError` for a score or an arm that was not recorded.
+        """
+        made, chosen = [], pairs and list(pairs)
+        for score in scores:
+            values = {arm: {row["seed"]: row[score] for row in self.rows if row["arm"] == arm} for arm in self.scores(score)}
+            if base is not None and base not in values:
+                raise KeyError(f"experiment {self.id!r} has no arm {base!r}, only {list(values)}")
+            against_base = [(arm, base) for arm in values if arm != base]
+            compared = chosen or (combinations(values, 2) if base is None else against_base)
+            made += [_compare(score, one, other, values) for one, other in compared]
+        return [replace(c, p=p) for c, p in zip(made, holm([c.p for c in made]))]
 
     def provenance(self) -> tuple[str, str]:  # zh, en
         "One line for a caption: seeds, when, how long, on what."
@@ -90,9 +157,10 @@ def source(
 
 def load(path: Path) -> ModuleType:  # with ARMS, SEEDS, CONFIG, run, data_fingerprint
     "Import an experiment from its file."
-    spec = importlib.util.spec_from_file_location("experiment", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    # Not through an import: Python's cache of compiled files misses an edit of the same size within a second.
+    module = ModuleType("experiment")
+    module.__file__ = str(path)
+    exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
     return module
 
 def run_one(path: Path, arm: str, seed: int, threads: int = 1) -> dict[str, Any]:  # a row
@@ -115,15 +183,11 @@ def once(
 
 def _machine(threads: int) -> dict[str, Any]:
     import torch
-    return {"cpu": processor(), "cores": os.cpu_count(), "threads": threads,
-            "python": platform.python_version(), "torch": torch.__version__.split("+")[0]}
+    return machine.describe_machine(threads=threads, torch=torch.__version__.split("+")[0])
 
-def processor() -> str:  # e.g. "AMD EPYC 9005"
-    "The processor's name, as far as the system tells."
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+def processor() -> str:  # e.g. "AMD EPYC (Zen 5)"
+    "The processor's name and generation, as far as the system tells."
+    return str(machine.processor())
 
 def _rows_so_far(
     path: Path,  # beside the experiment
@@ -183,12 +247,14 @@ def outside(
     row: dict[str, Any],  # a new run of an arm
     sds: float = 4.0,  # how many standard deviations are too many
     slack: float = 0.02,  # allowed on top, for arms whose seeds all agree
+    single: float = 0.06,  # allowed where all rows hold one figure: one model's, whose spread was never recorded
 ) -> list[str]:  # scores that do not fit
     "Which scores of a new run lie outside of the recorded spread?"
     arm, misfits = row["arm"], []
     for score in [k for k, v in row.items() if isinstance(v, float) and k != "seconds"]:
         mean, sd = recording.mean(score)[arm], recording.sd(score)[arm]
-        if abs(row[score] - mean) > sds * sd + slack:
+        one_model = len(recording.rows) > 1 and len({recorded[score] for recorded in recording.rows if score in recorded}) == 1
+        if abs(row[score] - mean) > (single if one_model else sds * sd + slack):
             misfits.append(f"{arm} {score}: {row[score]:.3f}, recorded {mean:.3f} ± {sd:.3f}")
     return misfits
 
@@ -211,7 +277,60 @@ def benchmark(
     id: str,  # file name without .json
 ) -> Benchmark:
     "A stored measurement. Raises `FileNotFoundError` with the command that makes it."
-    return Benchmark(id, **_stored("benchmark", id, f"python benchmarks/{id}.py --json benchmarks/{id}.json"))
+    stored = _stored("benchmark", id, f"python benchmarks/{id}.py --json benchmarks/{id}.json")
+    return Benchmark(id, *(stored[name] for name in ("parts", "settings", "machine", "date")))
+
+def benchmarks(
+    id: str,  # e.g. "deploy"
+) -> list[Benchmark]:  # the main one first
+    "The stored measurements of one benchmark: `id.json`, then those on other processors, `id-PROCESSOR.json`."
+    others = sorted(path.stem for path in asset("benchmarks").glob(f"{id}-*.json"))
+    return [benchmark(name) for name in [id, *others]]
+
+def gpu_table(
+    part: str,  # "training", "inference" or "transfer"
+) -> Any:  # shows as a table; as a sentence where no card has been measured
+    "What `benchmarks/gpu.py` measured on an NVIDIA card."
+    from bertcourse.plots import Figure, table
+    try: found = benchmark("gpu")
+    except FileNotFoundError:
+        command = "<code>python benchmarks/gpu.py --json benchmarks/gpu.json</code>"
+        return Figure(f"<p>{bilingual(f'还没有在 NVIDIA 显卡上测过：{command}', f'No NVIDIA card has been measured yet: {command}')}</p>")
+    card = found.machine["gpu"]["name"] if found.machine["gpu"] else found.machine["device"]
+    rows = [_gpu_row(name, arm) for name, arm in found.parts[part].get("arms", {}).items()]
+    heads = [f"{part}, {card}", "per second", "median ms", "p95 ms", "share of the peak"]
+    version = found.machine["torch"]
+    return Figure(table(heads, rows).html(), f"{found.date}，torch {version}。", f"{found.date}, torch {version}.")
+
+def _gpu_row(name: str, arm: dict[str, Any]) -> list[str]:
+    if arm["status"] != "ok": return [name, arm["status"], "", "", ""]
+    latency = arm.get("latency_ms", {})
+    times = [f"{latency[key]:.2f}" if key in latency else "" for key in ("median", "p95")]
+    share = f"{arm['share_of_peak']:.0%}" if arm.get("share_of_peak") else ""
+    return [name, f"{arm['per_s']:,.0f} {arm['unit']}", *times, share]
+
+# %% ../nbs/helpers/experiments.ipynb #both-sides
+BOTH_SIDES_CHANCE = {"left": 0.286, "right": 0.293}  # share of the most common word, counted in chapter 1
+
+def plot_both_sides(
+    caption: str,  # an id of `assets/captions.toml` with a place for the provenance
+) -> Any:  # a Figure
+    "What three encoders guess in the recorded experiment 1.3-both-sides, by the side on which the clue stands."
+    from bertcourse.plots import PALETTE, axes, caption_text, Figure, dress, style
+    result = recorded("1.3-both-sides")
+    arms = result.config["arms"]
+    figure, sides = axes(1, 2, (7.4, 1.9), sharey=True)
+    with style():
+        for ax, side in zip(sides, BOTH_SIDES_CHANCE):
+            score, words = f"{side} clues", result.rows[0][f"{side} words"]
+            means, sds = ([values[arm] for arm in arms] for values in (result.mean(score), result.sd(score)))
+            bars = ax.barh([f"{arm} ({like})" for arm, like in arms.items()], means, xerr=sds, height=0.6, color=PALETTE[:3])
+            ax.bar_label(bars, [f"{mean:.0%}" for mean in means], padding=5)
+            ax.axvline(BOTH_SIDES_CHANCE[side], color="#7f7f7f", linestyle="--", linewidth=1)
+            dress(ax, "share of hidden words guessed", title=f"noun on the {side} ({words:,} words)").set_xlim(0, 1.12)
+            ax.tick_params(axis="y", length=0)
+        sides[0].invert_yaxis()
+    return Figure(figure, *caption_text(caption, provenance=result.provenance()))
 
 # %% ../nbs/helpers/experiments.ipynb #timing
 class timing:
@@ -224,13 +343,33 @@ class timing:
         except FileNotFoundError: measured = {}
         self.entry = measured.get(notebook)
 
-    def _repr_mimebundle_(self, include=None, exclude=None):
-        if not self.entry: return {"text/plain": "not measured yet"}
+    def texts(self) -> dict[str, str]:  # language → the line
+        "What is shown."
+        if not self.entry: return {"zh": "尚未测量", "en": "not measured yet"}
         e = self.entry
         seconds, memory, machine = f"{e['seconds']:.0f}", f"{e['memory_mb']:,.0f}", f"{e['cores']} × {e['cpu']}"
-        zh = f"全部单元约 {seconds} 秒，内存 {memory} MB（{machine}，{e['measured']} 测得）"
-        en = f"All cells: about {seconds} s and {memory} MB ({machine}, measured {e['measured']})"
-        return {"text/html": f'<p style="opacity:.8">{bilingual(zh, en)}</p>', "text/plain": en}
+        return {"zh": f"全部单元约 {seconds} 秒，内存 {memory} MB（{machine}，{e['measured']} 测得）",
+                "en": f"All cells: about {seconds} s and {memory} MB ({machine}, measured {e['measured']})"}
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        texts = self.texts()
+        return {"text/html": f'<p style="opacity:.8">{bilingual(**texts)}</p>', "text/plain": texts["en"]}
+
+_TIMING = re.compile(r"^timing\([\"'](\w+)[\"']\)\s*\Z", re.MULTILINE)
+
+def show_timing(
+    cell: dict[str, Any],  # of a notebook; changed in place
+    lang: str | None = None,  # "zh" or "en"; None: as `timing` shows it
+) -> None:
+    """Put the latest measurement under a cell that ends in `timing("…")`: an nbdev processor, and what a workspace does.
+
+    Such an output is not stored with the notebook, where it would soon disagree with `timings.json`.
+    """
+    def show(found):
+        shown = timing(found[1])
+        if not lang: return shown._repr_mimebundle_()
+        return {"text/html": f'<p style="opacity:.8">{shown.texts()[lang]}</p>', "text/plain": shown.texts()[lang]}
+    fill_in(cell, _TIMING, show)
 
 # %% ../nbs/helpers/experiments.ipynb #cli
 def main(argv: list[str] | None = None) -> int:  # exit code

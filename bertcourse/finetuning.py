@@ -5,8 +5,9 @@
 # %% ../nbs/04_2_practice.ipynb #exports-imports
 from __future__ import annotations
 
-import random
+import copy, random
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .tasks import TaskError
 from .training import Callback, State
 
 # %% auto #0
@@ -41,6 +43,20 @@ def linear_schedule(
     if step < warmup: return step / max(1, warmup)
     return max(0.0, (steps - step) / max(1, steps - warmup))
 
+# %% ../nbs/04_2_practice.ipynb #attacked-embeddings
+def _embeddings(model: nn.Module) -> nn.Parameter:
+    "The word embeddings, which an attack moves along their gradient. TaskError without one."
+    table = getattr(model, "get_input_embeddings", lambda: None)()
+    if table is None:
+        name = type(model).__name__
+        raise TaskError(f"{name} shows no word embeddings: FGM and PGD move those, leave them out",
+                        f"{name} 没有可见的词嵌入，而 FGM 与 PGD 要移动它：请去掉它们")
+    if not table.weight.requires_grad:
+        raise TaskError("the word embeddings are frozen and have no gradient: FGM and PGD move "
+                        "along it, leave them out", "词嵌入被冻结，没有梯度，而 FGM 与 PGD 要沿着梯度移动它：请去掉它们")
+    return table.weight
+
+
 # %% ../nbs/04_2_practice.ipynb #fgm
 class FGM(Callback):
     "Fast gradient method (Miyato et al. 2017): one more backward pass with word embeddings moved along their gradient."
@@ -52,7 +68,8 @@ class FGM(Callback):
 
     def after_backward(self, state: State) -> None:
         "Add the gradient at the perturbed embeddings; the weights come back bit for bit."
-        table = state.model.get_input_embeddings().weight
+        table = _embeddings(state.model)
+        if table.grad is None: return  # no row of this step has a label
         norm = table.grad.norm()
         if not torch.isfinite(norm) or norm == 0: return
         kept = table.detach().clone()
@@ -73,7 +90,8 @@ class PGD(Callback):
 
     def after_backward(self, state: State) -> None:
         "Add the gradient at the end of the walk; the weights come back bit for bit."
-        table = state.model.get_input_embeddings().weight
+        table = _embeddings(state.model)
+        if table.grad is None: return  # no row of this step has a label
         kept, grads = table.detach().clone(), [None if p.grad is None else p.grad.clone() for p in state.params]
         for step in range(self.steps):
             norm = table.grad.norm()
@@ -123,7 +141,8 @@ class Mixup:
         self.alpha = alpha
 
     def __call__(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-        "In evaluation mode nothing is mixed."
+        "In evaluation mode nothing is mixed. TaskError for tasks and models that it is not for."
+        _check_mixup(model, batch["labels"])
         inputs = {name: value for name, value in batch.items() if name != "labels"}
         pooled = model.base_model(**inputs).pooler_output
         if not model.training: return F.cross_entropy(model.classifier(pooled), batch["labels"])
@@ -132,6 +151,18 @@ class Mixup:
         logits = model.classifier(model.dropout(share * pooled + (1 - share) * pooled[other]))
         loss = lambda labels: F.cross_entropy(logits, labels)
         return share * loss(batch["labels"]) + (1 - share) * loss(batch["labels"][other])
+
+def _check_mixup(model: nn.Module, labels: Tensor) -> None:
+    if labels.ndim != 1 or labels.is_floating_point():
+        raise TaskError("mixup blends the vectors of whole texts and their classes: it is for "
+                        "classification only",
+                        "mixup 混合的是整段文本的向量和类别：只能用于分类")
+    if getattr(model.base_model, "pooler", None) is None or not hasattr(model, "dropout"):
+        name = type(model).__name__
+        raise TaskError(f"{name} has no pooled vector that its classifier takes as it is: mixup is "
+                        "for BERT, ALBERT and MobileBERT",
+                        f"{name} 没有直接交给分类器的池化向量：mixup 用于 BERT、ALBERT 和 MobileBERT")
+
 
 # %% ../nbs/04_2_practice.ipynb #labels
 def entropy(
@@ -154,16 +185,26 @@ def vote(
     return labels
 
 # %% ../nbs/04_2_practice.ipynb #layer-of
+_STACKS = ("layer", "layers", "albert_layer_groups")
+
 def layer_of(
     name: str,  # of a parameter, as `named_parameters` gives it
     num_layers: int,
 ) -> int:  # 0: embeddings; 1 … L: encoder layers from the bottom; L + 1: pooler and head
     "How high above the input a parameter stands."
     parts = name.split(".")
-    if "embeddings" in parts: return 0
     for before, part in zip(parts, parts[1:]):
-        if before in ("layer", "layers") and part.isdigit(): return int(part) + 1
-    return num_layers + 1
+        if before in _STACKS and part.isdigit(): return int(part) + 1
+    if any("embedding" in part for part in parts): return 0  # ELECTRA and DeBERTa: several names
+    if parts[1:3] == ["encoder", "LayerNorm"]: return 0  # DeBERTa-v2: of distances
+    return 1 if parts[1:3] == ["encoder", "conv"] else num_layers + 1  # DeBERTa-v2: on layer 1
+
+def _check_layers_differ(model: nn.Module) -> None:
+    "ALBERT uses the weights of one layer again and again. TaskError says so."
+    layers, family = model.config.num_hidden_layers, model.config.model_type
+    if getattr(model.config, "num_hidden_groups", layers) == layers: return
+    raise TaskError(f"the layers of {family} share their weights: they cannot be told apart, leave "
+                    "this out", f"{family} 的各层共用同一组权重，无法区别对待：请去掉这个选项")
 
 def layer_groups(
     model: nn.Module,  # of transformers
@@ -171,7 +212,11 @@ def layer_groups(
     decay: float = 0.95,  # from each layer to the one below; Sun et al. 2019
     weight_decay: float = 0.01,
 ) -> list[dict[str, Any]]:  # parameter groups for an optimiser; every trained parameter is in exactly one
-    "lr · decay^(L + 1 - i) for layer i: the head, i = L + 1, is not decayed, the embeddings, i = 0, most. Vectors have no weight decay."
+    """lr · decay^(L + 1 - i) for layer i: the head, i = L + 1, is not decayed, the embeddings most.
+
+    Vectors have no weight decay. TaskError for ALBERT, one layer of which is all of them.
+    """
+    _check_layers_differ(model)
     num_layers, groups = model.config.num_hidden_layers, {}
     for name, p in model.named_parameters():
         if not p.requires_grad: continue
@@ -190,15 +235,28 @@ def layerwise(
 
 # %% ../nbs/04_2_practice.ipynb #reinitialise
 def reinitialise(
-    model: nn.Module,  # of transformers, with a BERT inside
+    model: nn.Module,  # of transformers
     layers: int,  # how many, from the top
 ) -> None:
-    "Give the top layers and the pooler new random weights, as at the beginning of pre-training (Zhang et al. 2021)."
+    """Give the top layers and the pooler new random weights (Zhang et al. 2021).
+
+    They are those with which the family begins its pre-training. ValueError for more layers than
+    there are; TaskError for ALBERT, one layer of which is all of them.
+    """
     encoder, total = model.base_model, model.config.num_hidden_layers
     if not 0 <= layers <= total: raise ValueError(f"cannot re-initialise {layers} of {total} layers")
-    parts = [*encoder.encoder.layer[total - layers:], *([encoder.pooler] if getattr(encoder, "pooler", None) else [])]
-    for module in [m for part in parts for m in part.modules()]:
-        if isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, std=model.config.initializer_range)
-            nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.LayerNorm): module.reset_parameters()
+    _check_layers_differ(model)
+    new = type(encoder)(copy.deepcopy(encoder.config))  # each family has its own initialisation
+    for i in range(total - layers, total):
+        _layers(encoder)[i].load_state_dict(_layers(new)[i].state_dict())
+    if getattr(encoder, "pooler", None) is not None:
+        encoder.pooler.load_state_dict(new.pooler.state_dict())
+
+def _layers(encoder: nn.Module) -> nn.ModuleList:
+    "An encoder's layers, wherever its family keeps them."
+    for path in ("encoder.layer", "encoder.albert_layer_groups", "transformer.layer", "layers"):
+        with suppress(AttributeError): return encoder.get_submodule(path)
+    name = type(encoder).__name__
+    raise TaskError(f"the layers of {name} are not where they are looked for: leave this out",
+                    f"找不到 {name} 的各层：请去掉这个选项")
+

@@ -38,12 +38,17 @@ def check_language(
     return lang
 
 def current_language() -> str | None:  # "zh", "en", or None for both
-    "The reader's language: `BERTCOURSE_LANG`, else that of the workspace in the current folder, else both."
+    "The reader's language: `BERTCOURSE_LANG`, else that of the workspace that the current folder is in, else both."
     if lang := os.environ.get("BERTCOURSE_LANG"):
         return check_language(lang)
-    try: lang = json.loads(Path(WORKSPACE_FILE).read_text(encoding="utf-8"))["lang"]
-    except (OSError, ValueError, KeyError, TypeError): return None  # no workspace, or a damaged file
-    return lang if lang in LANGUAGES else None
+    try: here = Path.cwd()
+    except OSError: return None  # it was deleted
+    for folder in (here, *here.parents):  # a page may lie in a folder of the workspace, such as helpers/
+        try: lang = json.loads((folder / WORKSPACE_FILE).read_text(encoding="utf-8"))["lang"]
+        except OSError: continue  # no workspace here
+        except (ValueError, KeyError, TypeError): return None  # a damaged file
+        return lang if lang in LANGUAGES else None
+    return None
 
 # %% ../nbs/helpers/languages.ipynb #pick-title
 def pick_title(
@@ -127,6 +132,8 @@ def localise_cell(
     "Bring one cell into one language."
     source = cell.get("source") or ""
     source = source if isinstance(source, str) else "".join(source)
+    tags = {*(cell.get("metadata") or {}).get("tags", ())} & {*LANGUAGES}
+    if tags and lang not in tags: return False  # a code cell whose example is in the other language
     if cell["cell_type"] == "markdown":
         marked, text = split_marker(source)
         if marked not in (None, lang): return False
@@ -175,6 +182,7 @@ class Term:
     abbreviation: str = ""  # as in the papers, e.g. "MLM"
     never: tuple[str, ...] = ()  # spellings that must not appear in prose
     guide: bool = False  # is it in the guide's appendix B?
+    american: str = ""  # the American spelling, where it differs
 
 @functools.cache
 def glossary() -> tuple[Term, ...]:  # in the file's order

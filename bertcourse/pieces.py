@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 
 from .app.messages import UserError
+from .base.encodings import SAMPLE, decode, mark_of, whole_lines
+from .base.text import HAN, KANA
 from .corpus import Document, word_lists
 
 # %% auto #0
 __all__ = ['Text', 'LINE', 'SENTENCE', 'DOCUMENT', 'TOGETHER', 'HEAD', 'Pieces', 'encode', 'toy_pieces', 'TextError',
-           'read_lines', 'split_sentences', 'read_text']
+           'read_lines', 'encoding_of', 'split_sentences', 'read_text']
 
 # %% ../nbs/helpers/pieces.ipynb #pieces
 class Pieces:
@@ -219,22 +221,41 @@ class TextError(UserError, ValueError):
 LINE = 1 << 16  # characters: what is longer comes in parts
 
 def read_lines(
-    file: str | Path,  # UTF-8, with or without BOM, plain or gzip
+    file: str | Path,  # with or without byte order mark, plain or gzip
+    encoding: str | None = None,  # None: that of the mark, else UTF-8; see `encoding_of`
 ) -> Iterator[str]:
     """Lines without their ends, read as they are needed. One of more than 65,536 characters comes in parts.
 
-    Raises `TextError` for a file that is missing, not readable, damaged, binary or not UTF-8.
+    Raises `TextError` for a file that is missing, not readable, damaged, binary or not in this encoding.
     """
     try:
-        with _unpacked(file) as binary, io.TextIOWrapper(binary, encoding="utf-8-sig") as text:
+        with _unpacked(file) as binary, io.TextIOWrapper(binary, encoding=encoding or _marked(binary)) as text:
             begins = True
             while line := text.readline(LINE):
-                if "\0" in line: raise _fault(file)
+                if "\0" in line: raise _fault(file, encoding)
                 ends = line.endswith("\n")
                 if begins or line != "\n": yield line[:-1] if ends else line
                 begins = ends
-    except UnicodeDecodeError: raise _fault(file) from None
+    except UnicodeDecodeError: raise _fault(file, encoding) from None
     except (OSError, EOFError, zlib.error) as error: raise _unreadable(file, error) from None
+
+def _marked(binary: io.BufferedIOBase) -> str:
+    "The encoding of a byte order mark, which it leaves out; else UTF-8."
+    marked = mark_of(binary.peek(4)[:4])[1] or "utf-8"
+    return {"utf-8": "utf-8-sig"}.get(marked, marked[:6].rstrip("-"))
+
+def encoding_of(
+    file: str | Path,  # plain or gzip
+) -> tuple[str, bool]:  # its name, and whether it is a guess
+    "In what a text file is written, as far as its beginning tells. Raises `TextError`."
+    try:
+        with _unpacked(file) as binary:
+            marked, head = _marked(binary), binary.read(SAMPLE)
+    except (OSError, EOFError, zlib.error) as error: raise _unreadable(file, error) from None
+    if mark_of(head)[1]: return marked, False
+    try: found = decode(whole_lines(head))
+    except UnicodeDecodeError: return "utf-8", False  # `read_lines` says where it is not
+    return found.encoding, found.guessed
 
 @contextlib.contextmanager
 def _unpacked(file: str | Path) -> Iterator[io.BufferedIOBase]:
@@ -245,8 +266,10 @@ def _unpacked(file: str | Path) -> Iterator[io.BufferedIOBase]:
             with gzip.open(binary) as unpacked: yield unpacked
 
 # %% ../nbs/helpers/pieces.ipynb #faults
-def _fault(file: str | Path) -> TextError:
+def _fault(file: str | Path, encoding: str | None = None) -> TextError:
     "What is wrong with the bytes of a file. Only now is it worth the time to look where."
+    if encoding and not re.fullmatch("utf[-_]?8([-_]sig)?", encoding, re.I):
+        return TextError(f"{file} is not {encoding}: name the right one with --encoding", f"{file} 不是 {encoding}：请用 --encoding 写出正确的编码")
     try: return _first_fault(file)
     except (OSError, EOFError, zlib.error) as error: return _unreadable(file, error)
 
@@ -264,7 +287,7 @@ def _first_fault(file: str | Path) -> TextError:
             if at is not None or not part: break
             lines, before = lines + part.count(b"\n"), before + len(part)
     line, byte = lines + part.count(b"\n", 0, max(at or 0, 0)), before + (at or 0) + 1
-    en, zh = "not UTF-8: save the file as UTF-8", "不是 UTF-8：请把文件另存为 UTF-8"
+    en, zh = "not UTF-8: save the file as UTF-8, or name its encoding with --encoding", "不是 UTF-8：请把文件另存为 UTF-8，或用 --encoding 写出编码"
     if zero >= 0 and not wide:
         en, zh = "binary, not text: give plain text, or text packed by gzip", "是二进制数据，不是文本：请给出纯文本或其 gzip 压缩"
     return TextError(f"{file}, line {line:,} (byte {byte:,}): {en}", f"{file} 第 {line:,} 行（第 {byte:,} 字节）{zh}")
@@ -307,7 +330,7 @@ def _cut(sentence: str) -> Iterator[str]:
 
 # %% ../nbs/helpers/pieces.ipynb #ends
 _CLOSE, _OPEN = re.escape("\"'”’»)]}）】》」』"), re.escape("\"'“‘«([{（【《「『")
-_HAN = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"                              # with kana
+_HAN = HAN + KANA
 _END = re.compile(rf"[。！？｡][。！？｡!?…]*[{_CLOSE}]*"                            # no space needed
                   rf"|(?<=[{_HAN}])[!?]+[{_CLOSE}]*(?=[{_HAN}])"                # half-width marks in Chinese
                   rf"|([.!?…]+)([{_CLOSE}]*)\s+(?=[{_OPEN}]*(\w?))")            # marks, quotes, what comes next
@@ -335,6 +358,7 @@ HEAD = 1 << 20  # characters to look at first
 
 def read_text(
     files: str | Path | Iterable[str | Path],  # as for `read_lines`
+    encoding: str | None = None,  # as for `read_lines`
 ) -> Iterator[list[str]]:  # documents, each a list of sentences
     """Documents of text files, read as they are needed.
 
@@ -346,7 +370,7 @@ def read_text(
     """
     for file in [files] if isinstance(files, (str, Path)) else files:
         found = False
-        for document in _documents(read_lines(file)):
+        for document in _documents(read_lines(file, encoding)):
             found = True
             yield document
         if not found: raise TextError(f"{file} is empty: give a file with text", f"{file} 是空的：请给出有内容的文件")

@@ -5,7 +5,7 @@
 # %% ../nbs/helpers/plots.ipynb #exports-imports
 from __future__ import annotations
 
-import contextlib, hashlib, html, io, re, warnings
+import contextlib, functools, hashlib, html, io, re, tomllib, warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,11 +15,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure as MplFigure
 
+from .assets import asset
 from .languages import bilingual
 
 # %% auto #0
-__all__ = ['GUIDE', 'SOURCE', 'MEASURED', 'PALETTE', 'FONTS', 'style', 'Figure', 'axes', 'dress', 'plot_lines', 'plot_bars',
-           'plot_stacked', 'plot_dots', 'plot_heatmaps', 'tint', 'token_grid', 'table']
+__all__ = ['GUIDE', 'SOURCE', 'MEASURED', 'PALETTE', 'FONTS', 'Caption', 'style', 'Figure', 'caption_text', 'axes', 'dress',
+           'plot_lines', 'plot_bars', 'plot_stacked', 'plot_dots', 'plot_intervals', 'plot_heatmaps', 'plot_flow',
+           'tint', 'token_grid', 'table']
 
 # %% ../nbs/helpers/plots.ipynb #style
 GUIDE, SOURCE, MEASURED = "#D55E00", "#0072B2", "#009E73"  # the guide says, the source says, measured here
@@ -83,6 +85,29 @@ class Figure:
     def _repr_mimebundle_(self, include=None, exclude=None):
         return {"text/html": self.html(), "text/plain": f"Figure: {re.sub('<[^>]+>', '', self.en)}"}
 
+# %% ../nbs/helpers/plots.ipynb #captions
+@functools.cache
+def _captions() -> dict[str, dict[str, str]]:
+    "Every caption, by id."
+    return tomllib.loads(asset("captions.toml").read_text(encoding="utf-8"))
+
+def caption_text(
+    id: str,  # of an entry of `assets/captions.toml`
+    **values: Any,  # for its places: a number or text, or a pair (Chinese, English)
+) -> tuple[str, str]:  # Chinese, English
+    "A caption with its numbers. Raises `KeyError` for an unknown id or a missing value."
+    entry = _captions()[id]
+    return tuple(
+        entry[lang].format(**{k: v[i] if isinstance(v, tuple) else v for k, v in values.items()})
+        for i, lang in enumerate(("zh", "en")))
+
+Caption = str | tuple[str, str]  # an id of `assets/captions.toml`, or a caption in Chinese and English
+
+def _words(caption: Caption, zh: str, en: str) -> tuple[str, str]:
+    "The caption that a plotting function was given."
+    if not caption: return zh, en
+    return caption_text(caption) if isinstance(caption, str) else caption
+
 # %% ../nbs/helpers/plots.ipynb #axes
 def axes(
     rows: int = 1, columns: int = 1,  # of the grid
@@ -99,10 +124,12 @@ def dress(
     xlabel: str = "", ylabel: str = "", title: str = "",
     xlog: bool = False, ylog: bool = False,
     mark: tuple[float, str] | None = None,  # a place on the x axis and what stands there, e.g. (64, "BERT")
+    ylim: tuple[float | None, float | None] | None = None,  # ends of the y axis; None: as the values need
 ) -> plt.Axes:
     "Labels, scales and the mark that says where BERT is."
     if xlog: ax.set_xscale("log", base=2); ax.xaxis.set_major_formatter("{x:,g}")
     if ylog: ax.set_yscale("log")
+    if ylim: ax.set_ylim(*ylim)
     ax.set_xlabel(xlabel); ax.set_ylabel(ylabel); ax.set_title(title)
     if mark:
         ax.axvline(mark[0], color=_GRID, linewidth=0.9, linestyle=":")
@@ -136,7 +163,7 @@ def plot_lines(
     spread: Mapping[str, Sequence[float]] | None = None,  # name → sd, drawn as a band
     colours: Sequence[str] | None = None,
     size: tuple[float, float] | None = None,  # inches
-    zh: str = "", en: str = "",  # caption
+    caption: Caption = "", zh: str = "", en: str = "",  # see `caption_text`
     ticks: bool = True,  # label the axis at the values of x, up to twelve of them
     **labels: Any,  # xlabel, ylabel, title, xlog, ylog, mark: see `dress`
 ) -> Figure:
@@ -157,7 +184,7 @@ def plot_lines(
             ax.set_xticks(list(x), [f"{v:,}" for v in x]); ax.minorticks_off()
         ax.grid(axis="y")
         _end_labels(ax, x, series, colours)
-    return Figure(figure, zh, en)
+    return Figure(figure, *_words(caption, zh, en))
 
 # %% ../nbs/helpers/plots.ipynb #bars
 def plot_bars(
@@ -167,7 +194,7 @@ def plot_bars(
     colours: Sequence[str] | str = MEASURED,
     format: str = "{:,.3g}",  # how a value is written beside its bar
     size: tuple[float, float] | None = None,  # inches; by default as tall as the bars need
-    zh: str = "", en: str = "",  # caption
+    caption: Caption = "", zh: str = "", en: str = "",  # see `caption_text`
     **labels: Any,  # xlabel, title, xlog: see `dress`
 ) -> Figure:
     "Horizontal bars, the first on top, each with its value."
@@ -180,7 +207,7 @@ def plot_bars(
         ax.bar_label(bars, [format.format(v) for v in lengths], padding=5, color=_INK)
         ax.invert_yaxis(); ax.tick_params(axis="y", length=0); ax.margins(x=0.14)
         dress(ax, **labels)
-    return Figure(figure, zh, en)
+    return Figure(figure, *_words(caption, zh, en))
 
 def plot_stacked(
     parts: Mapping[str, Mapping[str, float]],  # label of the bar → part → length
@@ -189,7 +216,7 @@ def plot_stacked(
     colours: Sequence[str] | None = None,
     format: str = "{:,.3g}",  # how the total is written beside its bar
     size: tuple[float, float] | None = None,  # inches
-    zh: str = "", en: str = "",  # caption
+    caption: Caption = "", zh: str = "", en: str = "",  # see `caption_text`
     **labels: Any,  # xlabel, title: see `dress`
 ) -> Figure:
     "Horizontal bars split into parts, with a legend of the parts above."
@@ -215,7 +242,7 @@ def plot_stacked(
         dress(ax, **labels)
         ax.legend(ncols=min(len(kinds), 4), loc="lower left", bbox_to_anchor=(0, 1.0), handlelength=1, handleheight=1,
                   columnspacing=1.2, borderaxespad=0.2)
-    return Figure(figure, zh, en)
+    return Figure(figure, *_words(caption, zh, en))
 
 # %% ../nbs/helpers/plots.ipynb #dots
 def plot_dots(
@@ -225,7 +252,7 @@ def plot_dots(
     colours: Sequence[str] | str = MEASURED,
     format: str = "{:.3f}",  # how the mean is written; "" for not at all
     size: tuple[float, float] | None = None,  # inches
-    zh: str = "", en: str = "",  # caption
+    caption: Caption = "", zh: str = "", en: str = "",  # see `caption_text`
     **labels: Any,  # xlabel: see `dress`
 ) -> Figure:
     "Every value a dot, each row's mean a bar, panels side by side. ValueError when panels have other labels."
@@ -251,7 +278,34 @@ def plot_dots(
             if title in marks: ax.set_title(title, pad=16)  # above what the line is called
             ax.tick_params(axis="y", length=0); ax.margins(x=0.08)
         axs[0, 0].set_yticks(range(len(names)), names); axs[0, 0].set_ylim(len(names) - 0.5, -0.6)
-    return Figure(figure, zh, en)
+    return Figure(figure, *_words(caption, zh, en))
+
+# %% ../nbs/helpers/plots.ipynb #intervals
+def plot_intervals(
+    rows: Mapping[str, tuple[float, float, float, float]],  # label → difference, ends of its interval, p
+    *,
+    colour: str = MEASURED,
+    format: str = "{:+.3f}",  # how a difference is written
+    size: tuple[float, float] | None = None,  # inches
+    caption: Caption = "", zh: str = "", en: str = "",  # see `caption_text`
+    **labels: Any,  # xlabel, title: see `dress`
+) -> Figure:
+    "Differences with their intervals, the first on top; a filled dot where p < 0.05, a line at no difference."
+    names = list(rows)
+    figure, ax = axes(size=size or (6.6, 0.85 + 0.28 * len(names)))
+    with style():
+        for i, (difference, low, high, p) in enumerate(rows.values()):
+            ax.plot([low, high], [i, i], color=colour, linewidth=1.6)
+            ax.plot([difference], [i], "o", color=colour, markersize=6, markeredgewidth=1.6,
+                    markerfacecolor=colour if p < 0.05 else "white")
+            ax.annotate(format.format(difference), (1, i), xycoords=("axes fraction", "data"), xytext=(4, -3),
+                        textcoords="offset points", fontsize=8.5)
+        ax.axvline(0, color=_GRID, linewidth=1, linestyle="--")
+        dress(ax, **labels).grid(axis="x")
+        ax.set_yticks(range(len(names)), names)
+        ax.set_ylim(len(names) - 0.4, -0.6)
+        ax.tick_params(axis="y", length=0)
+    return Figure(figure, *_words(caption, zh, en))
 
 # %% ../nbs/helpers/plots.ipynb #heatmap
 def plot_heatmaps(
@@ -263,13 +317,18 @@ def plot_heatmaps(
     cell: float = 0.3,  # inches
     colour: str = MEASURED,  # of the highest value
     format: str = "",  # how the value is written into each square, e.g. "{:.2f}"; squares need room for it
+    diverging: bool = False,  # two colours, for values on both sides of 0
+    frames: Sequence[tuple[int, int]] = (),  # squares (row, column) with a frame around them
+    scale: str = "",  # name of a colour scale beside the last map; beside each where limits is None
     xlabel: str = "", ylabel: str = "",
-    zh: str = "", en: str = "",  # caption
+    caption: Caption = "", zh: str = "", en: str = "",  # see `caption_text`
 ) -> Figure:
     "Matrices as coloured squares; 0 is see-through, so that the figure reads on any page."
     columns = list(columns if columns is not None else rows)
     to_rgba = matplotlib.colors.to_rgba
-    shades = matplotlib.colors.LinearSegmentedColormap.from_list("ink", [to_rgba(colour, 0.0), to_rgba(colour, 1.0)])
+    ends = [to_rgba(colour, 0.0), to_rgba(colour, 1.0)]
+    if diverging: ends = list(zip((0, 0.5, 0.5, 1), [to_rgba(c, a) for c, a in ((SOURCE, 1), (SOURCE, 0), (GUIDE, 0), (GUIDE, 1))]))
+    shades = matplotlib.colors.LinearSegmentedColormap.from_list("ink", ends)
     margin = 0.085 * max(len(str(label)) for label in [*rows, *columns])
     size = (len(maps) * (cell * len(columns) + 0.25) + margin + 0.3, cell * len(rows) + margin + 0.5)
     figure, axs = axes(1, len(maps), size, squeeze=False)
@@ -280,17 +339,54 @@ def plot_heatmaps(
                 shape = f"{matrix.shape[0]}×{matrix.shape[1]}"
                 raise ValueError(f"map {title!r} is {shape}, its labels {len(rows)}×{len(columns)}")
             low, high = limits or (matrix.min(), matrix.max())
-            ax.pcolormesh(matrix, cmap=shades, vmin=low, vmax=high, edgecolors=to_rgba(_GRID, 0.35), linewidth=0.6)
+            mesh = ax.pcolormesh(matrix, cmap=shades, vmin=low, vmax=high, edgecolors=to_rgba(_GRID, 0.35), linewidth=0.6)
             for (i, j), value in np.ndenumerate(matrix) if format else ():
                 ax.text(j + 0.5, i + 0.5, format.format(value), ha="center", va="center", fontsize=8.5)
+            for i, j in frames:
+                ax.add_patch(matplotlib.patches.Rectangle((j, i), 1, 1, fill=False, edgecolor=GUIDE, linewidth=1.8))
             ax.set_aspect("equal"); ax.invert_yaxis()
             ax.set_xticks(np.arange(len(columns)) + 0.5, columns, rotation=0 if format else 90)
             ax.set_yticks(np.arange(len(rows)) + 0.5, rows)
             ax.tick_params(length=0); ax.set_title(title)
             for side in ax.spines.values(): side.set_visible(False)
             if ax is not axs[0, 0]: ax.set_yticklabels([])
+            if scale and (limits is None or ax is axs[0, -1]):
+                figure.colorbar(mesh, ax=ax, label=scale, fraction=0.05, pad=0.02).outline.set_visible(False)
         axs[0, 0].set_ylabel(ylabel); axs[0, 0].set_xlabel(xlabel)
-    return Figure(figure, zh, en)
+    return Figure(figure, *_words(caption, zh, en))
+
+# %% ../nbs/helpers/plots.ipynb #flow
+def plot_flow(
+    steps: Sequence[tuple[str, str]],  # what a step does, and what is written beside it, such as a shape
+    *,
+    groups: Mapping[str, tuple[int, int]] = {},  # title → first and last step of a frame
+    skips: Sequence[tuple[int, int]] = (),  # arrows that pass by steps: from which step, to which
+    width: float = 2.6,  # inches of a box
+    caption: Caption = "", zh: str = "", en: str = "",  # see `caption_text`
+) -> Figure:
+    "Boxes from top to bottom with arrows between them."
+    figure, ax = axes(size=(width + 2.4, 0.15 + 0.46 * len(steps)))
+    n, to_rgba = len(steps), matplotlib.colors.to_rgba
+    with style():
+        for i, (name, beside) in enumerate(steps):
+            y, inside = n - i, any(first <= i <= last for first, last in groups.values())
+            face = to_rgba(SOURCE if inside else _GRID, 0.18)
+            ax.add_patch(matplotlib.patches.FancyBboxPatch(
+                (0, y - 0.28), 1, 0.56, boxstyle="round,pad=0.02,rounding_size=0.05",
+                facecolor=face, edgecolor=_GRID, linewidth=0.8))
+            ax.text(0.5, y, name, ha="center", va="center")
+            ax.text(1.19 if skips else 1.09, y, beside, ha="left", va="center", family="monospace", fontsize=8.5)
+            if i: ax.annotate("", (0.5, y + 0.3), (0.5, y + 0.7), arrowprops={"arrowstyle": "->", "color": _GRID})
+        for first, last in skips:
+            top, bottom = n - first, n - last + 0.1
+            ax.plot([1.02, 1.11, 1.11], [top, top, bottom], color=_INK, linewidth=0.9)
+            ax.annotate("", (1.02, bottom), (1.115, bottom), arrowprops={"arrowstyle": "->", "color": _INK, "shrinkA": 0})
+        for title, (first, last) in groups.items():
+            top, bottom = n - first + 0.4, n - last - 0.4
+            ax.plot([-0.05, -0.09, -0.09, -0.05], [top, top, bottom, bottom], color=_INK, linewidth=0.9)
+            ax.text(-0.12, (top + bottom) / 2, title, ha="right", va="center")
+        ax.set_xlim(-0.45 if groups else -0.05, 1.75); ax.set_ylim(0.5, n + 0.55); ax.axis("off")
+    return Figure(figure, *_words(caption, zh, en))
 
 # %% ../nbs/helpers/plots.ipynb #grid
 def tint(
@@ -306,7 +402,7 @@ def token_grid(
     *,
     groups: Mapping[str, Sequence[Any]] | None = None,  # row → what colours each cell, None: nothing; default: its value
     plain: Sequence[str] = (),  # rows without colours
-    zh: str = "", en: str = "",  # caption
+    caption: Caption = "", zh: str = "", en: str = "",  # see `caption_text`
 ) -> Figure:
     "A table with a column per token, equal values of a row in equal colours."
     lengths = {name: len(values) for name, values in rows.items()}
@@ -323,7 +419,7 @@ def token_grid(
         head = f'<th scope="row" style="{style_of_head}">{html.escape(name)}</th>'
         lines.append(f"<tr>{head}{cells}</tr>")
     grid = f'<table style="border-collapse:collapse;font-size:.88em;margin:0">{"".join(lines)}</table>'
-    return Figure(f'<div style="overflow-x:auto">{grid}</div>', zh, en)
+    return Figure(f'<div style="overflow-x:auto">{grid}</div>', *_words(caption, zh, en))
 
 # %% ../nbs/helpers/plots.ipynb #table
 class table:

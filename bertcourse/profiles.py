@@ -8,18 +8,21 @@ from __future__ import annotations
 import contextlib, copy, functools, json, logging, os, pickle, re, warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from . import corpus
 from .app.messages import UserError
 from .assets import asset
+from .base.names import PREFIX, built_in, check_utf8
 from .files import TASKS, FileError, dataset as read_files
 
 _log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['FAMILIES', 'TOY_DATA', 'HUB_DATA', 'BASE', 'ProfileError', 'toy_text', 'toy_task', 'HubData', 'Profile', 'load']
+__all__ = ['FAMILIES', 'TOY_DATA', 'HUB_DATA', 'BASE', 'ProfileError', 'has_tokenizer', 'skipped_positions', 'toy_text',
+           'toy_task', 'HubData', 'Profile', 'load']
 
 # %% ../nbs/helpers/profiles.ipynb #error
 class ProfileError(UserError, ValueError):
@@ -90,19 +93,26 @@ def _ask(name: str, file: str, repo_type: str, revision: str | None = None) -> N
     except Exception as error: raise _hub_error(name, error) from None
 
 # %% ../nbs/helpers/profiles.ipynb #fetch
+_SENTENCEPIECE = ("spiece.model", "sentencepiece.bpe.model", "spm.model")  # ALBERT, XLM-R, DeBERTa
 _FILES = {  # what a checkpoint on the hub may have; of the weights, the first that is there
     "config": (),
     "tokenizer": ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-                  "vocab.txt", "vocab.json", "merges.txt", "spiece.model"),
+                  "vocab.txt", "vocab.json", "merges.txt", *_SENTENCEPIECE),
     "weights": ("model.safetensors", "pytorch_model.bin"),
 }
 _NEEDED = {  # one of these has to be there
     "config": ("config.json",),
-    "tokenizer": ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model"),
+    "tokenizer": ("tokenizer.json", "vocab.txt", "vocab.json", *_SENTENCEPIECE),
     "weights": ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"),
 }
 
 def _has(folder: Path, kind: str) -> bool: return any((folder / name).is_file() for name in _NEEDED[kind])
+
+def has_tokenizer(
+    folder: str | Path,
+) -> bool:
+    "Does a folder hold the files of a tokenizer?"
+    return _has(Path(folder), "tokenizer")
 
 def _fetch(
     encoder: str,  # a folder, or owner/name
@@ -138,9 +148,26 @@ def _fetch(
     return folder
 
 # %% ../nbs/helpers/profiles.ipynb #family
-FAMILIES = ("albert", "bert", "distilbert", "electra", "mobilebert", "roberta")  # `model_type` in config.json
+FAMILIES = (  # `model_type` in config.json
+    "albert", "bert", "deberta", "deberta-v2", "distilbert", "electra", "mobilebert", "modernbert",
+    "roberta", "xlm-roberta")
+
+def skipped_positions(
+    config: Any,  # of transformers
+) -> int:
+    "Positions that are never used: RoBERTa begins behind that of the padding."
+    return config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta") else 0
+
 
 # %% ../nbs/helpers/profiles.ipynb #config
+_BERT = {"hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "max_position_embeddings",
+         "type_vocab_size", "vocab_size", "hidden_act"}
+
+def _with_family(settings: dict[str, Any]) -> dict[str, Any]:
+    "The settings of Google's and Huawei's first BERTs (TinyBERT's, too) have no `model_type`: it is BERT, where all its keys are there."
+    if "model_type" in settings or not _BERT <= settings.keys(): return settings
+    return settings | {"model_type": "bert"}
+
 @functools.lru_cache(maxsize=32)
 def _read_config(path: Path, changed: float) -> Any:
     "The configuration in a file, read once until the file changes."
@@ -150,17 +177,25 @@ def _read_config(path: Path, changed: float) -> Any:
     except ValueError as error:
         raise ProfileError(f"{path} is not valid JSON ({_said(error)}): save the checkpoint again",
                            f"{path} 不是合法的 JSON（{_said(error)}）：请重新保存检查点") from None
-    family = settings.get("model_type") if isinstance(settings, dict) else None
+    completed = _with_family(settings) if isinstance(settings, dict) else {}
+    family = completed.get("model_type")
     if family not in FAMILIES:
         raise ProfileError(f"{path} has model_type {family!r}: give a checkpoint of {', '.join(FAMILIES)}",
                            f"{path} 的 model_type 是 {family!r}：请给出 {'、'.join(FAMILIES)} 的检查点")
     try:
-        config = AutoConfig.from_pretrained(path.parent, local_files_only=True)
+        named = completed is settings
+        config = AutoConfig.from_pretrained(path.parent, local_files_only=True) if named else AutoConfig.for_model(**completed)
         with _quiet(), torch.device("meta"): AutoModel.from_config(copy.deepcopy(config))  # can it be built?
     except Exception as error:
         raise ProfileError(f"{path} cannot be used ({_said(error)}): mend it, or get the checkpoint again",
                            f"{path} 无法使用（{_said(error)}）：请改正，或重新取得检查点") from None
     return config
+
+def _if_unnamed(folder: Path, config: Any, settings: dict[str, Any]) -> dict[str, Any]:
+    "What transformers needs where config.json does not name the family: the configuration itself, with the settings of a head."
+    if "model_type" in json.loads((folder / "config.json").read_text(encoding="utf-8")): return settings
+    config.update({name: value for name, value in settings.items() if hasattr(config, name) and name != "dtype"})
+    return {name: value for name, value in settings.items() if name == "dtype" or not hasattr(config, name)} | {"config": config}
 
 def _config(encoder: str, download: bool = True) -> Any:  # None: not in the cache
     "An encoder's configuration, a fresh copy. Raises `ProfileError`."
@@ -180,17 +215,37 @@ def _tokenizer(encoder: str) -> Any:
     if not _has(folder, "tokenizer"):
         raise ProfileError(f"{folder} has no tokenizer: put the model's tokenizer.json or vocab.txt there",
                            f"{folder} 里没有分词器：请放入这个模型自己的 tokenizer.json 或 vocab.txt")
-    try: tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    try:
+        with _quiet(): tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **_if_unnamed(folder, config, {}))
     except Exception as error:
+        _check_sentencepiece(folder)
         raise ProfileError(f"the tokenizer in {folder} cannot be read ({_said(error)}): get it again",
                            f"{folder} 里的分词器读不出来（{_said(error)}）：请重新取得") from None
     if not len(tokenizer.all_special_ids) < len(tokenizer) <= config.vocab_size:
         raise ProfileError(f"the tokenizer in {folder} has {len(tokenizer):,} tokens, the model's vocabulary "
                            f"{config.vocab_size:,}: they do not belong together",
                            f"{folder} 里的分词器有 {len(tokenizer):,} 个 token，模型的词表有 {config.vocab_size:,} 项：不是一套")
-    skipped = config.pad_token_id + 1 if config.model_type == "roberta" else 0  # its first position
-    tokenizer.model_max_length = min(tokenizer.model_max_length, config.max_position_embeddings - skipped)
+    places = config.max_position_embeddings - skipped_positions(config)
+    tokenizer.model_max_length = min(tokenizer.model_max_length, places)
+    _add_segments(tokenizer, config)
     return tokenizer
+
+def _check_sentencepiece(folder: Path) -> None:
+    "Raises `ProfileError` where the only tokenizer is a file that takes a package to read."
+    files = [name for name in _SENTENCEPIECE if (folder / name).is_file()]
+    if not files or (folder / "tokenizer.json").is_file() or find_spec("sentencepiece"): return
+    raise ProfileError(f"{folder} has no tokenizer.json, and its {files[0]} takes a package to read: " +
+                       "run `pip install sentencepiece protobuf`, or put the tokenizer.json there",
+                       f"{folder} 里没有 tokenizer.json，而读取 {files[0]} 需要另一个包："
+                       "请运行 `pip install sentencepiece protobuf`，或放入 tokenizer.json")
+
+def _add_segments(tokenizer: Any, config: Any) -> None:
+    "Give a model its segments: transformers 5 leaves out those of ALBERT, which learnt with them."
+    names = tokenizer.model_input_names
+    if getattr(config, "type_vocab_size", 0) < 2 or "token_type_ids" in names: return
+    tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+    tokenizer.init_kwargs["model_input_names"] = tokenizer.model_input_names  # else it is not saved
+
 
 # %% ../nbs/helpers/profiles.ipynb #model
 def _model(encoder: str, auto_class: type, ignore_mismatched_sizes: bool = False, **kw: Any) -> Any:
@@ -205,7 +260,7 @@ def _model(encoder: str, auto_class: type, ignore_mismatched_sizes: bool = False
         with _quiet():
             model, report = auto_class.from_pretrained(
                 folder, local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True,
-                **{"dtype": torch.float32} | kw)
+                **_if_unnamed(folder, config, {"dtype": torch.float32} | kw))
     except (SafetensorError, OSError, EOFError, RuntimeError, json.JSONDecodeError, pickle.UnpicklingError) as error:
         raise ProfileError(f"the weights in {folder} are damaged ({_said(error)}): delete and get them again",
                            f"{folder} 里的权重已损坏（{_said(error)}）：请删掉并重新取得") from None
@@ -242,6 +297,7 @@ def _student(teacher: Any) -> Any:
         inner = 4 * width
     names = ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range", "type_vocab_size")
     like = {name: value for name in names if (value := getattr(teacher, name, None)) is not None}
+    if not like.get("type_vocab_size"): like.pop("type_vocab_size", None)  # DeBERTa: no segments
     return BertConfig(vocab_size=teacher.vocab_size, pad_token_id=teacher.pad_token_id,
                       max_position_embeddings=teacher.max_position_embeddings, num_hidden_layers=layers,
                       hidden_size=width, num_attention_heads=heads, intermediate_size=inner, **like)
@@ -438,13 +494,15 @@ def _spoken(tokenizer: Any) -> tuple[str, ...]:
     return tuple(lang for lang, sample in _SAMPLES.items() if known(*sample))
 
 def load(
-    name: str | Path | Profile | None = None,  # tiny, base, a folder, owner/name; None: see above
+    name: str | Path | Profile | None = None,  # tiny, base (or bertcourse:tiny, …), a folder, owner/name; None: see above
 ) -> Profile:
     "The profile of a name, by default that in `BERTCOURSE_PROFILE`, else tiny. Raises `ProfileError`."
     if isinstance(name, Profile): return name
-    name = str(name or os.environ.get("BERTCOURSE_PROFILE") or "tiny")
-    if name == "tiny": return Profile(name, str(asset("tiny-bert")), corpus.LANGUAGES, corpus.MAX_LENGTH)
-    if name == "base": return Profile(name, BASE, tuple(BASE), 512)
+    name = str(name or os.environ.get("BERTCOURSE_PROFILE") or PREFIX + "tiny")
+    try: own = built_in(name)
+    except UserError as error: raise ProfileError(error.en, error.zh) from None
+    if own == "tiny": return Profile(own, str(asset("tiny-bert")), corpus.LANGUAGES, corpus.MAX_LENGTH)
+    if own == "base": return Profile(own, BASE, tuple(BASE), 512)
     path = Path(name).expanduser()
     on_hub = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and not path.parent.is_dir()
     if not path.is_dir() and not on_hub:
@@ -453,5 +511,7 @@ def load(
                            f"没有名为 {name} 的 profile，也没有这个文件夹：请写 tiny、base、检查点的文件夹，"
                            "或它在 hub 上的 owner/name")
     encoder = name if on_hub else str(path)
+    try: check_utf8(path.absolute())
+    except UserError as error: raise ProfileError(error.en, error.zh) from None
     tokenizer = _tokenizer(encoder)
     return Profile(name, encoder, _spoken(tokenizer) or ("en",), tokenizer.model_max_length)

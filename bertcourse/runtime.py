@@ -5,22 +5,32 @@
 # %% ../nbs/helpers/runtime.ipynb #runtime-imports
 from __future__ import annotations
 
-import hashlib, json
+import hashlib, json, math, mmap, os, stat, sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 # %% auto #0
-__all__ = ['INPUTS', 'OUTPUTS', 'SLOW', 'RUNTIMES', 'MODEL', 'ABOUT', 'ModelError', 'Session', 'pad_arrays', 'OpenVino',
-           'open_session', 'About', 'is_exported', 'read_about', 'Cached']
+__all__ = ['INPUTS', 'OUTPUTS', 'PROVIDERS', 'PRODUCTS', 'ASSIGNED', 'SLOW', 'RUNTIMES', 'MODEL', 'ABOUT', 'TOKENIZER', 'CONFIG',
+           'LONGEST', 'LARGEST', 'ModelError', 'Session', 'pad_arrays', 'OpenVino', 'providers_of', 'open_session',
+           'About', 'is_exported', 'read_file', 'external_files', 'mmap_of', 'read_about', 'Cached']
 
 # %% ../nbs/helpers/runtime.ipynb #session
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 OUTPUTS = (("logits",), ("start_logits", "end_logits"))
+PROVIDERS = {  # what runs the graph: our name, ONNX Runtime's
+    "cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider", "migraphx": "MIGraphXExecutionProvider",
+    "directml": "DmlExecutionProvider", "coreml": "CoreMLExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+}
+PRODUCTS = ("MatMul", "Gemm", "Attention")  # in names of operators: nearly all of the work
+ASSIGNED = "session.record_ep_graph_assignment_info"  # ONNX Runtime: note who runs which node
 SLOW = {"CPUExecutionProvider": ("SkipLayerNormFusion",)}  # optimisers of ONNX Runtime whose result is slower (benchmarks/README.md)
 
 class ModelError(ValueError):
@@ -58,6 +68,7 @@ class Session:
                              f"这个 ONNX Runtime 没有 {absent[0]}，只有 {'、'.join(have)}")
         settings = ort.SessionOptions()
         settings.log_severity_level = 4  # what goes wrong is raised
+        if providers[0] != PROVIDERS["cpu"]: options = {ASSIGNED: "1", **options}
         for name, value in {"intra_op_num_threads": threads or 0, **options}.items():
             if "." in name: settings.add_session_config_entry(name, value)
             else: setattr(settings, name, value)
@@ -67,8 +78,27 @@ class Session:
         if self.providers[0] != providers[0]:
             raise ModelError(f"{providers[0]} could not be started, {self.providers[0]} would be used: see ONNX Runtime's log",
                              f"{providers[0]} 无法启动，会改用 {self.providers[0]}：请看 ONNX Runtime 的日志")
+        self._check_placement()
         self.inputs = {put.name: put.type for put in self._session.get_inputs()}
         self.outputs = [put.name for put in self._session.get_outputs()]
+
+    def _check_placement(self) -> None:
+        """Is the work done where it was asked for?
+
+        A GPU takes few of the 8-bit operators, and ONNX Runtime runs the others on the CPU.
+        """
+        used, find = self.providers[0], "get_provider_graph_assignment_info"
+        if used == PROVIDERS["cpu"] or not hasattr(self._session, find): return
+        parts = getattr(self._session, find)()
+        products = [part.ep_name for part in parts for node in part.get_nodes()
+                    if any(word in node.op_type for word in PRODUCTS)]
+        slow = products.count(PROVIDERS["cpu"])
+        if slow > len(products) / 2:
+            raise ModelError(
+                f"{used} cannot run {slow} of the {len(products)} matrix products in "
+                f"{self.path.name}, the CPU would: export the model without --int8, or use the CPU",
+                f"{self.path.name} 里的 {len(products)} 个矩阵乘法，有 {slow} 个 {used} 算不了，"
+                "要由 CPU 算：导出时请不要加 --int8，或改用 CPU")
 
     def _check(self) -> None:
         if {*self.inputs} - {*INPUTS} or not {*INPUTS[:2]} <= {*self.inputs} or tuple(self.outputs) not in OUTPUTS:
@@ -137,6 +167,10 @@ class OpenVino(Session):
     _core: Any = None
 
     def _open(self, threads: int | None, providers: list[str], without: Sequence[str], options: dict[str, Any]) -> None:
+        if providers != [PROVIDERS["cpu"]]:
+            raise ModelError("OpenVINO runs on the CPU here: leave out the provider, or use the runtime ort",
+                             "这里的 OpenVINO 只在 CPU 上运行：请不要指定设备，或改用 ONNX Runtime")
+        sys.modules.setdefault("openvino_telemetry", None)  # it would write an id into the home folder; OpenVINO has a stand-in
         try: import openvino
         except ImportError:
             raise ModelError("OpenVINO is not installed: pip install openvino", "没有安装 OpenVINO：pip install openvino") from None
@@ -156,6 +190,13 @@ class OpenVino(Session):
 
 RUNTIMES = {kind.runtime: kind for kind in (Session, OpenVino)}
 
+def providers_of(
+    name: str,  # of `PROVIDERS`
+) -> tuple[str, ...]:  # for `Session`: first choice first
+    "A provider, and those that run what it cannot."
+    others = ("cuda", "cpu") if name == "tensorrt" else ("cpu",)
+    return tuple(dict.fromkeys(PROVIDERS[one] for one in (name, *others)))
+
 def open_session(
     path: str | Path,
     runtime: str = "ort",  # of `RUNTIMES`
@@ -165,7 +206,10 @@ def open_session(
     return RUNTIMES[runtime](path, **settings)
 
 # %% ../nbs/helpers/runtime.ipynb #folder
-MODEL, ABOUT = "model.onnx", "bertcourse.json"  # the files of an exported model's folder, beside its tokenizer
+MODEL, ABOUT = "model.onnx", "bertcourse.json"  # the files of an exported model's folder
+TOKENIZER, CONFIG = ("tokenizer.json", "tokenizer_config.json"), "config.json"  # and these
+LONGEST = 100_000  # pieces: no model reads more
+LARGEST = 2**28  # bytes of a file that is read as a whole
 
 @dataclass(frozen=True)
 class About:
@@ -176,6 +220,7 @@ class About:
     sha256: str  # of model.onnx
     lang: str = "en"
     threshold: float | None = None  # qa: how much an answer has to beat none
+    max_answer_length: int | None = None  # qa: pieces
     columns: Mapping[str, str] = field(default_factory=dict)  # ours: what the training files called them
     inputs: Sequence[str] = ()  # columns that it was trained on; empty where nobody knows
     opset: int = 0
@@ -185,29 +230,140 @@ class About:
     model: str = ""  # the checkpoint it came from
     architecture: str = ""
     bertcourse: str = ""  # version
+    files: Mapping[str, str] = field(default_factory=dict)  # sha256 of the other files it needs
+    fingerprint: str = ""  # of all of these together, known when it is read
 
 def is_exported(folder: str | Path) -> bool:
     "Does a folder hold an exported model?"
     return (Path(folder) / MODEL).is_file()
 
+def read_file(path: str | Path) -> bytes:
+    "The content of an ordinary file. `OSError` for a pipe or a device, which may have no end."
+    def without_waiting(name: str, flags: int) -> int:
+        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+    with open(path, "rb", opener=without_waiting) as file:
+        kind = os.fstat(file.fileno()).st_mode
+        if not stat.S_ISREG(kind): raise OSError("it is no ordinary file")
+        content = file.read(LARGEST + 1)
+    if len(content) > LARGEST: raise OSError("it is too large")
+    return content
+
+
+# %% ../nbs/helpers/runtime.ipynb #rules
+def _is_text(value: Any) -> bool: return isinstance(value, str)
+def _is_whole(value: Any, least: int = 0) -> bool:
+    return type(value) is int and least <= value <= LONGEST
+def _is_number(value: Any) -> bool: return type(value) in (int, float) and math.isfinite(value)
+def _is_object(value: Any) -> bool: return isinstance(value, dict)
+def _are_texts(value: Any) -> bool: return isinstance(value, list) and all(map(_is_text, value))
+def _is_table(value: Any) -> bool: return _is_object(value) and all(map(_is_text, value.values()))
+def _are_labels(value: Any) -> bool:
+    return _are_texts(value) and all(map(str.strip, value)) and len({*value}) == len(value)
+
+def _or_none(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or test(value)
+
+_RULES: dict[str, tuple[Callable[[Any], bool], str, str]] = {  # entry: a test, what passes it
+    "task": (_is_text, "a name", "名称"),
+    "labels": (_are_labels, "a list of different names", "互不相同的名称组成的列表"),
+    "max_length": (partial(_is_whole, least=4), f"a whole number from 4 to {LONGEST:,}",
+                   f"4 到 {LONGEST:,} 的整数"),
+    "sha256": (_is_text, "a check sum", "校验和"),
+    "lang": (_is_text, "a language", "语言"),
+    "threshold": (_or_none(_is_number), "a number", "数"),
+    "max_answer_length": (_or_none(partial(_is_whole, least=1)), "a whole number", "整数"),
+    "columns": (_is_table, "an object of names", "名称组成的对象"),
+    "inputs": (_are_texts, "a list of names", "名称组成的列表"),
+    "opset": (_is_whole, "a whole number", "整数"),
+    "quantisation": (_or_none(_is_object), "an object", "对象"),
+    "parity": (_is_object, "an object", "对象"),
+    "dev": (_is_object, "an object", "对象"),
+    "model": (_is_text, "a name", "名称"),
+    "architecture": (_is_text, "a name", "名称"),
+    "bertcourse": (_is_text, "a version", "版本号"),
+    "files": (_is_table, "an object of check sums", "校验和组成的对象"),
+}
+
+def _parse_about(path: Path, content: bytes) -> About:
+    "What a `bertcourse.json` says, entry by entry. `ModelError` for one that cannot be right."
+    try: said = json.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError): said = None
+    needed = [f.name for f in fields(About) if f.default is MISSING is f.default_factory]
+    if not _is_object(said) or not {*needed} <= {*said}:
+        raise ModelError(f"{path} is missing or broken: export the model again",
+                         f"{path} 缺失或已损坏：请重新导出模型")
+    for name, (test, en, zh) in _RULES.items():
+        if name not in said or test(said[name]): continue
+        value = json.dumps(said[name])
+        value = value if len(value) <= 40 else value[:39] + "…"
+        raise ModelError(f"{path} says {value} for {name}, not {en}: export the model again",
+                         f"{path} 里的 {name} 是 {value}，不是{zh}：请重新导出模型")
+    return About(**{name: said[name] for name in _RULES if name in said})
+
+
+# %% ../nbs/helpers/runtime.ipynb #sums
+_EXTERNAL = b"\x0a\x08location\x12"  # stands before the name of a file with weights (TensorProto)
+
+def external_files(path: str | Path) -> list[str]:
+    "Names of the files in which the weights of an ONNX file lie, if not in itself."
+    content, names = mmap_of(path), []
+    at = content.find(_EXTERNAL)
+    while 0 <= at < len(content) - len(_EXTERNAL):
+        at += len(_EXTERNAL)
+        length = content[at]  # of a name from 128 bytes on only a part: it stays unknown
+        names.append(content[at + 1:at + 1 + length].decode("utf-8", "replace"))
+        at = content.find(_EXTERNAL, at)
+    return list(dict.fromkeys(names))
+
+def mmap_of(path: str | Path) -> mmap.mmap | bytes:
+    "The bytes of a file, of which only those are read that are looked at."
+    with Path(path).open("rb") as file:
+        if not os.fstat(file.fileno()).st_size: return b""  # which cannot be mapped
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+def _digest(folder: Path, name: str) -> str:
+    "sha256 of an ordinary file in a folder, empty for anything else."
+    if Path(name).name != name or not (folder / name).is_file(): return ""
+    with (folder / name).open("rb") as file: return hashlib.file_digest(file, "sha256").hexdigest()
+
 def read_about(
     folder: str | Path,  # of an exported model
 ) -> About:
-    "What its `bertcourse.json` says. `ModelError` for a folder that is none, or whose model.onnx is not the file that was written."
+    """What its `bertcourse.json` says.
+
+    `ModelError` for a folder that is none, or in which a file is not the one that was written.
+    """
     folder = Path(folder)
     if not is_exported(folder):
-        raise ModelError(f"{folder} holds no {MODEL}: make it with `bertcourse export`", f"{folder} 里没有 {MODEL}：请用 `bertcourse export` 生成")
-    try:
-        said = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        about = About(**{f.name: said[f.name] for f in fields(About) if f.name in said or f.default is MISSING is f.default_factory})
-    except (OSError, ValueError, KeyError, TypeError):
-        raise ModelError(f"{folder / ABOUT} is missing or broken: export the model again",
-                         f"{folder / ABOUT} 缺失或已损坏：请重新导出模型") from None
-    with (folder / MODEL).open("rb") as file: found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != about.sha256:
-        raise ModelError(f"{folder / MODEL} is damaged or not the file that was exported: export the model again",
-                         f"{folder / MODEL} 已损坏，或不是当初导出的文件：请重新导出模型")
-    return replace(about, labels=tuple(about.labels))
+        raise ModelError(f"{folder} holds no {MODEL}: make it with `bertcourse export`",
+                         f"{folder} 里没有 {MODEL}：请用 `bertcourse export` 生成")
+    try: content = read_file(folder / ABOUT)
+    except OSError: content = b""
+    about = _parse_about(folder / ABOUT, content)
+    _check_files(folder, about)
+    others = [name for name in (*TOKENIZER, CONFIG) if name not in about.files]
+    known = {name: _digest(folder, name) for name in others}
+    known |= {MODEL: about.sha256, **about.files, ABOUT: hashlib.sha256(content).hexdigest()}
+    lines = "".join(f"{name} {digest}\n" for name, digest in sorted(known.items()))
+    fingerprint = hashlib.sha256(lines.encode()).hexdigest()
+    return replace(about, labels=tuple(about.labels), fingerprint=fingerprint)
+
+def _check_files(folder: Path, about: About) -> None:
+    "Raises `ModelError` for a file that is not the one that was written."
+    for name, digest in {MODEL: about.sha256, **about.files}.items():
+        if _digest(folder, name) == digest: continue
+        if not os.path.lexists(folder / name):
+            raise ModelError(f"{folder} holds no {name}: export the model again",
+                             f"{folder} 里没有 {name}：请重新导出模型")
+        raise ModelError(f"{folder / name} is damaged or not the file that was exported: "
+                         "export the model again",
+                         f"{folder / name} 已损坏，或不是当初导出的文件：请重新导出模型")
+    for name in external_files(folder / MODEL):
+        if name in about.files: continue
+        raise ModelError(f"{folder / MODEL} has weights in {name}, which {ABOUT} does not know: "
+                         "export the model again",
+                         f"{folder / MODEL} 的权重在 {name} 里，而 {ABOUT} 里没有这个文件：请重新导出模型")
+
 
 # %% ../nbs/helpers/runtime.ipynb #cache
 class Cached:

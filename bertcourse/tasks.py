@@ -5,21 +5,26 @@
 # %% ../nbs/04_1_tasks.ipynb #exports-imports
 from __future__ import annotations
 
-import math, unicodedata
+import copy, math, re, string
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from difflib import SequenceMatcher
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .app.messages import UserError
+from .base.text import compose, is_chinese
+
 if TYPE_CHECKING: from torch import Tensor, nn  # a service encodes and decodes without PyTorch
 
 # %% auto #0
-__all__ = ['TASK_TYPES', 'outputs', 'Task', 'Classification', 'Regression', 'spans', 'repair', 'span_f1', 'Tagging', 'best_span',
-           'answer_tokens', 'answer_scores', 'Answering', 'task_of', 'untrained']
+__all__ = ['RULES', 'UNPLACED', 'TASK_TYPES', 'outputs', 'Task', 'TaskError', 'for_words', 'Classification', 'Regression',
+           'spans', 'bio_tags', 'in_scheme', 'repair', 'span_f1', 'Tagging', 'best_span', 'answer_tokens',
+           'answer_scores', 'Answering', 'task_of', 'untrained']
 
 # %% ../nbs/04_1_tasks.ipynb #task
 _INPUTS = ("input_ids", "token_type_ids", "labels", "start_positions", "end_positions")
@@ -78,6 +83,8 @@ class Task(ABC):
     name, auto_class, better = "", None, ("loss", "min")
     head = {}  # settings of the head, so that none of a former head remain
 
+    def __post_init__(self): "What a kind of task checks, or changes of its tokenizer."
+
     def model(
         self,
         load: Callable,  # (auto_class, **kw) → model, such as `Profile.model` or `partial(from_pretrained, …)`
@@ -111,6 +118,52 @@ class Task(ABC):
 
     @abstractmethod
     def score(self, predictions, rows) -> dict[str, float]: "How good predictions are, by the rows' labels."
+
+# %% ../nbs/04_1_tasks.ipynb #task-tokenizers
+class TaskError(UserError, ValueError):
+    "What a task cannot do, and what to do instead: in English (`en`, `str`) and Chinese (`zh`)."
+
+def _splitters(backend: Any) -> list[Any]:
+    "The parts of a tokenizer that cut texts into words, in their order."
+    splitter = backend.pre_tokenizer
+    return list(splitter) if type(splitter).__name__ == "Sequence" else [splitter]
+
+def _marks_words(splitter: Any) -> bool:
+    "Does it put a blank in front of each word, where it is one that can (ByteLevel, Metaspace)?"
+    if not getattr(splitter, "add_prefix_space", True): return False
+    return getattr(splitter, "prepend_scheme", "always") != "never"
+
+def for_words(
+    tokenizer: Any,  # of transformers; that of a service is as it was exported
+) -> Any:
+    """A tokenizer for lists of words, each of them cut as behind a blank; a copy if it is changed.
+
+    Byte-level BPE (RoBERTa, DeBERTa, ModernBERT) marks pieces that follow a blank (Ġ), as
+    SentencePiece does (▁). Without the mark every word of a list would look like the inside of a word.
+    Raises `TaskError` where the mark cannot be added.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or all(map(_marks_words, _splitters(backend))): return tokenizer
+    late = [part for part in _splitters(backend)[1:] if hasattr(part, "add_prefix_space")]
+    if not all(map(_marks_words, late)):
+        name = type(tokenizer).__name__
+        raise TaskError(f"{name} cuts the text before it marks words: for ner give another model",
+                        f"{name} 先切分文本，然后才标记词首：ner 请换一个模型")
+    made = copy.deepcopy(tokenizer)
+    for part in [*_splitters(made.backend_tokenizer), made.backend_tokenizer.post_processor]:
+        if hasattr(part, "add_prefix_space"): part.add_prefix_space = True
+        if hasattr(part, "prepend_scheme"): part.prepend_scheme = "always"
+    made.add_prefix_space = made.init_kwargs["add_prefix_space"] = True  # is saved with it
+    return made
+
+def _check_places(tokenizer: Any, task: str) -> None:
+    "Raises `TaskError` for a tokenizer that cannot tell where its pieces stand in the text."
+    if getattr(tokenizer, "is_fast", True): return
+    name = type(tokenizer).__name__
+    raise TaskError(f"{name} does not tell where its pieces stand: for {task} give a model with "
+                    "a tokenizer.json",
+                    f"{name} 不给出 token 在原文里的位置：{task} 请用带 tokenizer.json 的模型")
+
 
 # %% ../nbs/04_1_tasks.ipynb #classification
 def _columns(rows: Any, *names: str) -> list[list[Any]]:
@@ -151,13 +204,18 @@ class Classification(Task):
         return made
 
     def score(self, predictions, rows) -> dict[str, float]:
-        "Accuracy, F1 averaged over the classes, and Matthews' correlation."
+        """Accuracy, F1 averaged over the classes, and Matthews' correlation.
+
+        With two classes also `f1`, that of the second one alone: what GLUE reports for MRPC and QQP, where 1 means a paraphrase.
+        """
         from sklearn.metrics import f1_score, matthews_corrcoef
         truth, guess = _columns(rows, "label")[0], [self.labels.index(p["label"]) for p in predictions]
         varies = len({*truth}) > 1 and len({*guess}) > 1  # else Matthews' correlation is 0 by definition
-        return {"accuracy": float(np.mean(np.equal(truth, guess))),
+        made = {"accuracy": float(np.mean(np.equal(truth, guess))),
                 "macro_f1": float(f1_score(truth, guess, average="macro", zero_division=0)),
                 "mcc": float(matthews_corrcoef(truth, guess)) if varies else 0.0}
+        if len(self.labels) == 2: made["f1"] = float(f1_score(truth, guess, pos_label=1, zero_division=0))
+        return made
 
 # %% ../nbs/04_1_tasks.ipynb #regression
 class Regression(Classification):
@@ -202,6 +260,57 @@ def spans(
             begin = i
     return found
 
+_OUTSIDE = frozenset(("O", "[CLS]", "[SEP]", "[PAD]", "PAD", "<pad>"))  # some name special tokens
+_SCHEME = {  # BMES, BIOES, BILOU: middle, end, last; single, unit; "": a bare name
+    "M": "I", "E": "I", "L": "I", "S": "B", "U": "B", "": "I"}
+_PLACES = {"only": "SUBI", "first": "BI", "middle": "MIB", "last": "ELIB"}  # the best letter first
+_PATTERNS = (r"(?P<place>[BIMELSU])[-_](?P<kind>.+)", r"(?P<kind>.+)[-_](?P<place>[BIMELSU])")
+
+def _scheme(
+    labels: Sequence[str],
+) -> dict[str, tuple[str, str]] | None:  # label → letter of its place or "", kind of entity
+    "How labels are written; None where they are no entities. An X beside them is for later pieces."
+    names = [label for label in labels if label not in _OUTSIDE]
+    if "O" in labels and "B" in names and set(names) <= set("BIMELSU"): return {name: (name, "ENTITY") for name in names}
+    for pattern in _PATTERNS:
+        found = {name: re.fullmatch(pattern, name) for name in names if name != "X"}
+        if found and all(found.values()):
+            return {name: (match["place"], match["kind"]) for name, match in found.items()}
+    return {name: ("", name) for name in names} if "O" in labels or not names else None
+
+def bio_tags(
+    labels: Sequence[str],  # of a model
+) -> dict[str, str] | None:  # label → BIO tag; None for labels of words, such as parts of speech
+    """What labels mean: B-PER, PER-B, BIOES, BILOU, or a bare PER beside O.
+
+    Of bare labels neighbours with the same one are one entity.
+    """
+    scheme = _scheme(labels)
+    if scheme is None: return None
+    return {label: _bio(*scheme[label]) if label in scheme else "O" for label in labels}
+
+def _bio(place: str, kind: str) -> str: return f"{_SCHEME.get(place, place)}-{kind}"
+
+def in_scheme(
+    tags: Sequence[str],  # BIO
+    labels: Sequence[str],  # of a model, in any scheme that `bio_tags` reads
+) -> list[str]:  # labels of the model; a kind of entity that it does not have stays as it is
+    "Tags as a model with these labels gives them: B-PER I-PER is B-PER E-PER, or PER PER."
+    scheme, made = _scheme(labels) or {}, list(tags)
+    for kind, begin, end in spans(tags):
+        letters = {place: label for label, (place, its_kind) in scheme.items() if its_kind == kind}
+        for i in range(begin, end) if letters else ():
+            best = _PLACES[_place(i, begin, end)]
+            letter = next((letter for letter in best if letter in letters), "")
+            made[i] = letters.get(letter, made[i])
+    return made
+
+def _place(i: int, begin: int, end: int) -> str:
+    "Which word of its entity a word is."
+    if end - begin == 1: return "only"
+    if i == begin: return "first"
+    return "last" if i == end - 1 else "middle"
+
 def repair(
     tags: Sequence[str],  # BIO, perhaps with an I- where no entity goes on
 ) -> list[str]:  # with B- in its place
@@ -227,24 +336,39 @@ def span_f1(
 # %% ../nbs/04_1_tasks.ipynb #tagging
 class Tagging(Task):
     "A tag for every word, from its first piece (Devlin et al. 2019, §5.3)."
-    name, auto_class, better = "ner", _Auto("AutoModelForTokenClassification"), ("f1", "max")
+    name, auto_class = "ner", _Auto("AutoModelForTokenClassification")
+
+    def __post_init__(self):
+        _check_places(self.tokenizer, self.name)
+        self.tokenizer = for_words(self.tokenizer)
+
+    @property
+    def meaning(self) -> dict[str, str] | None:
+        "Label → BIO tag; None for one label a word, such as parts of speech, and no entities."
+        return _meaning(tuple(self.labels))
+
+    @property
+    def better(self) -> tuple[str, str]:
+        "Which score counts."
+        return ("accuracy" if self.meaning is None else "f1", "max")
 
     def encode(
         self,
         rows: Any,  # tokens: words; ner_tags: numbers of their tags
         labelled: bool = True,
     ) -> list[dict[str, Any]]:  # input_ids, token_type_ids, labels; example: number of the row; words: of each piece, or -1
-        "The first piece of a word carries its tag, all others -100. A text too long becomes several windows, half overlapping."
-        tokens, = _columns(rows, "tokens")
+        """The first piece of a word carries its tag, all others -100. A text too long becomes several windows, half overlapping.
+
+        Words are composed (NFC). A tokenizer may drop the first character of a word, such as a blank or a mark of direction.
+        """
+        tokens = [[compose(word) for word in words] for words in _columns(rows, "tokens")[0]]
         tags = _columns(rows, "ner_tags")[0] if labelled else None
         coded = self.tokenizer(tokens, is_split_into_words=True, truncation=True, max_length=self.max_length,
                                stride=(self.max_length - 2) // 2, return_overflowing_tokens=True,
                                return_offsets_mapping=True, return_attention_mask=False)
-        made = []
+        made, begins = [], _word_begins(coded)
         for i, example in enumerate(coded["overflow_to_sample_mapping"]):
-            words = [-1 if word is None or start > 0 else word  # a window may begin in the middle of a word
-                     for word, (start, _) in zip(coded.word_ids(i), coded["offset_mapping"][i])]
-            words = [-1 if word == before else word for before, word in zip([None, *words], words)]
+            words = _first_pieces(coded, i, begins[example])
             row = _present(coded, i) | {"example": example, "words": words}
             if labelled: row["labels"] = [tags[example][word] if word >= 0 else -100 for word in words]
             made.append(row)
@@ -253,7 +377,7 @@ class Tagging(Task):
     def decode(self, found, rows, encoded) -> list[dict[str, Any]]:  # tags, probabilities, spans
         "The likeliest tag of every word, repaired, and the entities. A word in two windows is judged where it has more context."
         tokens, = _columns(rows, "tokens")
-        best = [[(-1, "O", 1.0)] * len(words) for words in tokens]  # a word without pieces is O
+        best = [[(-1, "", 1.0)] * len(words) for words in tokens]  # "": a word without pieces, so far
         for row, given in zip(encoded, found):
             p, n = _softmax(given["logits"]), len(row["words"])
             for at, word in enumerate(row["words"]):
@@ -261,18 +385,106 @@ class Tagging(Task):
                 if word >= 0 and room > best[row["example"]][word][0]:
                     k = int(p[at].argmax())
                     best[row["example"]][word] = (room, self.labels[k], float(p[at, k]))
-        return [self._entities(words, [tag for _, tag, _ in row], [p for _, _, p in row]) for words, row in zip(tokens, best)]
+        made = []
+        for words, row in zip(tokens, best):
+            _, labels, probabilities = zip(*row) if row else ((), (), ())
+            made.append(self._entities(words, labels, probabilities))
+        return made
 
-    def _entities(self, words: Sequence[str], tags: Sequence[str], p: Sequence[float]) -> dict[str, Any]:
+    def _entities(
+        self, words: Sequence[str],
+        labels: Sequence[str],  # "" for a word without pieces
+        p: Sequence[float],
+    ) -> dict[str, Any]:
         "Tags, repaired, and entities, each with the least probability of its words."
+        if self.meaning is None:
+            return {"tags": _fill_plain(labels, self.labels), "spans": [], "probabilities": list(p)}
+        tags = _fill([self.meaning[label] if label else "" for label in labels])
         found = [{"label": label, "start": a, "end": b, "words": list(words[a:b]), "probability": min(p[a:b])}
                  for label, a, b in spans(tags)]
         return {"tags": repair(tags), "spans": found}
 
+    def truth(
+        self,
+        rows: Any,  # with ner_tags
+    ) -> list[list[str]]:
+        "The rows' labels as `decode` gives them: BIO tags, or labels that are no entities."
+        meaning = self.meaning or {label: label for label in self.labels}
+        names = [meaning[label] for label in self.labels]
+        return [[names[tag] for tag in tags] for tags in _columns(rows, "ner_tags")[0]]
+
     def score(self, predictions, rows) -> dict[str, float]:
-        "Precision, recall and F1 of entities, accuracy of tags."
-        truth = [[self.labels[tag] for tag in tags] for tags in _columns(rows, "ner_tags")[0]]
-        return span_f1(truth, [p["tags"] for p in predictions])
+        """Precision, recall and F1 of entities, accuracy of tags.
+
+        For labels that are no entities: accuracy, and F1 averaged over the labels.
+        """
+        truth, guess = self.truth(rows), [p["tags"] for p in predictions]
+        if self.meaning is not None: return span_f1(truth, guess)
+        from sklearn.metrics import f1_score
+        right, said = ([tag for tags in part for tag in tags] for part in (truth, guess))
+        return {"accuracy": float(np.mean([a == b for a, b in zip(right, said, strict=True)])),
+                "macro_f1": float(f1_score(right, said, average="macro", zero_division=0))}
+
+_meaning = lru_cache(maxsize=64)(bio_tags)
+
+def _word_begins(
+    coded: Any,
+) -> dict[int, dict[int, tuple[int, int]]]:  # row → word → first character, number of pieces
+    "Of the words in all windows: one window may begin in the middle of a word."
+    found: dict[int, dict[int, tuple[int, int]]] = {}
+    for i, example in enumerate(coded["overflow_to_sample_mapping"]):
+        words, begins = coded.word_ids(i), found.setdefault(example, {})
+        counts = Counter(words)
+        for word, (start, _) in zip(words, coded["offset_mapping"][i]):
+            if word is None: continue
+            first, most = begins.get(word, (start, 0))
+            begins[word] = min(start, first), max(counts[word], most)
+    return found
+
+def _first_pieces(
+    coded: Any, i: int,
+    begins: Mapping[int, tuple[int, int]],  # of `_word_begins`
+) -> list[int]:  # word of each piece, or -1
+    """The word whose first piece this is, for the pieces of one window.
+
+    The second part of a word that was cut in two begins at a later character; where its first part
+    is a ▁ alone, it has fewer pieces than the word.
+    """
+    ids, example = coded.word_ids(i), coded["overflow_to_sample_mapping"]
+    counts, inside = Counter(ids), [word for word in ids if word is not None]
+    goes_on = i > 0 and example[i - 1] == example[i] and inside and inside[0] != inside[-1]
+    words, before = [], None
+    for word, (start, _) in zip(ids, coded["offset_mapping"][i]):
+        is_first = word is not None and word != before and start == begins[word][0]
+        if is_first and goes_on and word == inside[0]: is_first = counts[word] == begins[word][1]
+        words.append(word if is_first else -1)
+        before = word
+    return words
+
+def _fill(
+    tags: Sequence[str],  # "" for a word without pieces
+) -> list[str]:
+    "A word without pieces, such as a blank, is inside an entity that goes on behind it, and outside of all others."
+    made = list(tags)
+    for i in range(len(made) - 1, -1, -1):
+        if made[i]: continue
+        after = made[i + 1] if i + 1 < len(made) else "O"
+        before = next((tag for tag in reversed(tags[:i]) if tag), "O")
+        inside = after.startswith("I-") and before[2:] == after[2:] and before[:2] in ("B-", "I-")
+        made[i] = after if inside else "O"
+    return made
+
+def _fill_plain(
+    tags: Sequence[str],  # "" for a word without pieces
+    labels: Sequence[str],
+) -> list[str]:
+    "A word without pieces has the label of the word before it, or else of the next."
+    known = [tag for tag in tags if tag]
+    made = [*tags]
+    before = known[0] if known else labels[0]
+    for i, tag in enumerate(made): made[i] = before = tag or before
+    return made
+
 
 # %% ../nbs/04_1_tasks.ipynb #best-span
 def best_span(
@@ -289,42 +501,62 @@ def best_span(
     return i, j, float(scores[i, j])
 
 # %% ../nbs/04_1_tasks.ipynb #answers
-_ARTICLES = frozenset(("a", "an", "the"))
-
-def _is_cjk(char: str) -> bool: return "\u3400" <= char <= "\u9fff" or "\uf900" <= char <= "\ufaff"
+_ARTICLES, _PUNCTUATION = re.compile(r"\b(a|an|the)\b"), frozenset(string.punctuation)
+_CMRC = frozenset("-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』")  # what CMRC's script leaves out
+_SEGMENT = re.compile(r"[\u4e00-\u9fa5]|[^\W\u4e00-\u9fa5]+(?:[.,'’][^\W\u4e00-\u9fa5]+)*|\S")
+RULES = "squad1.1", "squad2.0", "cmrc2018"
 
 def answer_tokens(
     text: str,
+    rules: str = "squad2.0",  # one of `RULES`
 ) -> list[str]:
-    """What two answers are compared by: lower case, without punctuation and English articles; each Chinese character a token.
+    """What two answers are compared by.
 
-    As in SQuAD's evaluate-v1.1.py for English, in CMRC 2018's for Chinese.
+    SQuAD (evaluate-v1.1.py and -v2.0.py): lower case, without ASCII punctuation and English articles, cut at blanks. CMRC 2018
+    (cmrc2018_evaluate.py): lower case, without the punctuation it lists, each Chinese character a token; what stands between is cut at blanks
+    and punctuation, where the script uses NLTK, which also cuts English contractions ("don't" into two).
     """
-    spaced = "".join(f" {c} " if _is_cjk(c) else "" if unicodedata.category(c)[0] in "PS" else c for c in text.lower())
-    return [token for token in spaced.split() if token not in _ARTICLES]
+    if rules == "cmrc2018": return _SEGMENT.findall("".join(c for c in text.lower() if c not in _CMRC))
+    return _ARTICLES.sub(" ", "".join(c for c in text.lower() if c not in _PUNCTUATION)).split()
 
 def answer_scores(
     guess: str,  # "" for no answer
     truths: Sequence[str],  # what annotators wrote; empty: there is no answer
+    rules: str = "squad2.0",  # one of `RULES`
 ) -> tuple[float, float]:  # exact match, F1
-    "The best over the annotators (Rajpurkar et al. 2016, §6.1); without an answer both are 1 for \"\" and 0 otherwise (2018)."
-    said = answer_tokens(guess)
-    if not truths or not said: return (float(not truths and not said),) * 2
-    exact, f1 = 0.0, 0.0
-    for truth in map(answer_tokens, truths):
-        same = sum((Counter(said) & Counter(truth)).values())
-        exact = max(exact, float(said == truth))
-        f1 = max(f1, 2 * same / max(len(said) + len(truth), 1))
-    return exact, f1
+    "The best over the annotators, as the official script of these rules. `ValueError` for unknown rules."
+    if rules not in RULES: raise ValueError(f"no rules {rules!r}: give one of {', '.join(RULES)}")
+    if not truths: return (float(not answer_tokens(guess, rules)),) * 2
+    if rules == "squad2.0":  # a reference of articles and punctuation only is no answer
+        truths = [truth for truth in truths if answer_tokens(truth, rules)] or [""]
+    pairs = [_compare_answers(guess, truth, rules) for truth in truths]
+    return max(exact for exact, _ in pairs), max(f1 for _, f1 in pairs)
+
+def _compare_answers(guess: str, truth: str, rules: str) -> tuple[float, float]:  # exact match, F1
+    a, b = answer_tokens(guess, rules), answer_tokens(truth, rules)
+    if rules == "cmrc2018":
+        exact = _without(guess) == _without(truth)
+        same = _longest_run(a, b)
+    else: exact, same = a == b, sum((Counter(a) & Counter(b)).values())
+    if rules == "squad2.0" and not (a and b): return (float(a == b),) * 2
+    return float(exact), 2 * same / (len(a) + len(b)) if same else 0.0
+
+def _without(text: str) -> str: return "".join(c for c in text.lower().strip() if c not in _CMRC)
+
+def _longest_run(a: Sequence[str], b: Sequence[str]) -> int:
+    "Length of the longest contiguous run of tokens that both have."
+    return SequenceMatcher(None, a, b, autojunk=False).find_longest_match().size
 
 # %% ../nbs/04_1_tasks.ipynb #answering
 @dataclass
 class Answering(Task):
     "The answer to a question as a span of a passage, or none (Devlin et al. 2019, §4.2, §4.3)."
     threshold: float = 0.0  # an answer has to score this much more than none; see `tune_threshold`
-    longest: int = 30  # pieces of an answer
+    max_answer_length: int = 30  # pieces of an answer
     name, auto_class, better = "qa", _Auto("AutoModelForQuestionAnswering"), ("f1", "max")
     head = {"num_labels": 2}  # start and end
+
+    def __post_init__(self): _check_places(self.tokenizer, self.name)
 
     def encode(
         self,
@@ -333,42 +565,58 @@ class Answering(Task):
     ) -> list[dict[str, Any]]:  # input_ids, token_type_ids, start_positions, end_positions; example, offsets
         """[CLS] question [SEP] window of the passage [SEP]; a long passage becomes several windows that overlap.
 
-        Positions are those of the first answer; 0, that is [CLS], where the window does not hold it.
+        Positions are those of the first answer: the pieces inside it, whatever blank or invisible character stands at its edge; 0, that
+        is [CLS], where the window does not hold it. An answer without any piece has `UNPLACED`, which the loss ignores.
         """
         questions, contexts = _columns(rows, "question", "context")
         answers = _columns(rows, "answers")[0] if labelled else None
         coded = self._windows([question.strip() for question in questions], contexts)
         made = []
         for i, example in enumerate(coded["overflow_to_sample_mapping"]):
-            offsets = [at if s == 1 else None for at, s in zip(coded["offset_mapping"][i], coded.sequence_ids(i))]
-            row = _present(coded, i) | {"example": example, "offsets": offsets}
-            if labelled: row["start_positions"], row["end_positions"] = _position(offsets, answers[example])
-            made.append(row)
+            places, text = zip(coded["offset_mapping"][i], coded.sequence_ids(i)), contexts[example]
+            offsets = [_without_blanks(text, *at) if part == 1 else None for at, part in places]
+            made.append(_present(coded, i) | {"example": example, "offsets": offsets})
+        if labelled: _add_positions(made, answers)
         return made
+
+    @property
+    def _specials(self) -> int:
+        "[CLS] and two [SEP]; RoBERTa has one more."
+        return self.tokenizer.num_special_tokens_to_add(True)
+
+    @property
+    def question_room(self) -> int:
+        "Pieces that a question may take of a window: half of them; one is left for the passage."
+        return max(1, min(self.max_length // 2, self.max_length - self._specials - 1))
 
     def _windows(self, questions: list[str], contexts: list[str]) -> Any:
         "The tokenizer's windows. A question may take half of a window, what is longer is cut off."
-        room = self.max_length // 2
+        room = self.question_room
         heads = self.tokenizer(questions, add_special_tokens=False, truncation=True, max_length=room,
                                return_offsets_mapping=True, return_attention_mask=False)["offset_mapping"]
         questions = [q[:ends[-1][1]] if ends else q for q, ends in zip(questions, heads)]
         return self.tokenizer(questions, contexts, truncation="only_second", max_length=self.max_length,
-                              stride=(self.max_length - room - 3) // 2, return_overflowing_tokens=True,
-                              return_offsets_mapping=True, return_attention_mask=False)
+                              stride=(self.max_length - room - self._specials) // 2,
+                              return_overflowing_tokens=True, return_offsets_mapping=True,
+                              return_attention_mask=False)
 
     def decode(self, found, rows, encoded) -> list[dict[str, Any]]:  # answer, start, end, probability, gain
         "The best span of all windows, with its place in characters; \"\" where none beats [CLS] by the threshold."
         contexts, = _columns(rows, "context")
         best, null, mass = [None] * len(contexts), np.full(len(contexts), np.inf), np.full(len(contexts), -np.inf)
-        for row, given in zip(encoded, found):
+        windows: dict[int, list[tuple]] = {}  # of each row
+        for row, given, owned in zip(encoded, found, _owned_pieces(encoded)):
+            windows.setdefault(row["example"], []).append((row["offsets"], given, owned))
             k, start, end = row["example"], given["start_logits"], given["end_logits"]
-            allowed = np.array([at is not None for at in row["offsets"]])
+            allowed = np.array([at is not None and at[0] < at[1] for at in row["offsets"]])
             null[k] = min(null[k], float(start[0] + end[0]))
             if not allowed.any(): continue
-            i, j, score = best_span(start, end, allowed, self.longest)
-            mass[k] = np.logaddexp(mass[k], _log_mass(start, end, allowed))
-            if best[k] is None or score > best[k][0]: best[k] = (score, row["offsets"][i][0], row["offsets"][j][1])
-        return [self._answer(*args) for args in zip(contexts, best, null, mass)]
+            i, j, score = best_span(start, end, allowed, self.max_answer_length)
+            mass[k] = np.logaddexp(mass[k], _log_mass(np.where(owned, start, -np.inf), end, allowed))
+            if best[k] is None or score > best[k][0]: best[k] = (score, row["offsets"][i][0], row["offsets"][j][1], bool(owned[i]))
+        for k in [k for k, span in enumerate(best) if span and not span[3]]:  # its window is not the one in which it was counted
+            mass[k] = np.logaddexp(_log_without(mass[k], _counted(best[k], windows[k])), best[k][0])
+        return [self._answer(context, span and span[:3], *rest) for context, span, *rest in zip(contexts, best, null, mass)]
 
     def _answer(self, context: str, best: tuple[float, int, int] | None, null: float, mass: float) -> dict[str, Any]:
         "One prediction. Probabilities are over all spans and no answer."
@@ -379,20 +627,26 @@ class Answering(Task):
         return {"answer": context[a:b], "start": a, "end": b, "gain": gain, "probability": float(np.exp(score - total))}
 
     def score(self, predictions, rows) -> dict[str, float]:
-        "Exact match and F1 over all questions, and over those with and without an answer where there are both."
+        "Exact match and F1 over all questions, and over those with and without an answer where there are both; by the rules of `rules`."
         truths = [answers["text"] for answers in _columns(rows, "answers")[0]]
-        values = np.array([answer_scores(p["answer"], truth) for p, truth in zip(predictions, truths)])
+        rules = self.rules(truths)
+        values = np.array([answer_scores(p["answer"], truth, rules) for p, truth in zip(predictions, truths)])
         has = np.array([bool(truth) for truth in truths])
         made = {"exact": float(values[:, 0].mean()), "f1": float(values[:, 1].mean())}
         if has.all() or not has.any(): return made
         return made | {"f1_answerable": float(values[has, 1].mean()), "f1_unanswerable": float(values[~has, 1].mean())}
+
+    def rules(self, truths: Sequence[Sequence[str]]) -> str:  # of `answer_scores`
+        "CMRC 2018's for Chinese, SQuAD 2.0's where questions without an answer are among them, else SQuAD 1.1's."
+        if self.lang == "zh": return "cmrc2018"
+        return "squad1.1" if all(truths) else "squad2.0"
 
     def tune_threshold(self, model: nn.Module, rows: Any) -> float:
         "Set the threshold that gives the best F1 on these rows (a development set), and return it."
         self.threshold = -math.inf
         said = self.predict(model, rows)
         truths = [answers["text"] for answers in _columns(rows, "answers")[0]]
-        f1 = np.array([answer_scores(p["answer"], truth)[1] for p, truth in zip(said, truths)])
+        f1 = np.array([answer_scores(p["answer"], truth, self.rules(truths))[1] for p, truth in zip(said, truths)])
         none = np.array([float(not truth) for truth in truths])
         gains = np.array([p["gain"] for p in said])
         gains = np.where(np.isfinite(gains), gains, gains[np.isfinite(gains)].min(initial=0.0) - 1)  # passages without any piece
@@ -403,13 +657,65 @@ class Answering(Task):
         self.threshold = float(edges[cut]) if cut == len(gains) else float((edges[cut] + gains[order[cut]]) / 2)
         return self.threshold
 
-def _position(offsets: Sequence[tuple[int, int] | None], answers: Mapping[str, Sequence]) -> tuple[int, int]:
-    "First and last piece of the first answer; (0, 0) where the window does not hold all of it."
+UNPLACED = 1_000_000  # a position behind every input: transformers' loss for question answering ignores it
+
+def _add_positions(windows: Sequence[dict[str, Any]], answers: Sequence[Mapping[str, Sequence]]) -> None:
+    "Where each window holds the answer of its question: `start_positions` and `end_positions`."
+    pieces: dict[int, set[tuple[int, int]]] = {}
+    for row in windows: pieces.setdefault(row["example"], set()).update(at for at in row["offsets"] if at)
+    for row in windows:
+        span = _span(answers[row["example"]], pieces[row["example"]])
+        row["start_positions"], row["end_positions"] = (UNPLACED,) * 2 if span is None else _position(row["offsets"], span)
+
+def _without_blanks(text: str, begin: int, end: int) -> tuple[int, int]:
+    "The place of a piece without blanks at its ends; byte-level BPE and SentencePiece have some."
+    while begin < end and text[begin].isspace(): begin += 1
+    while begin < end and text[end - 1].isspace(): end -= 1
+    return begin, end
+
+def _span(
+    answers: Mapping[str, Sequence],
+    pieces: set[tuple[int, int]],  # of the whole passage: first character, the one behind the last
+) -> tuple[int, int] | None:  # characters of the pieces of the first answer; (0, 0) for no answer, None for one without pieces
+    "The first answer, its edges drawn in to where pieces begin and end."
     if not answers["text"]: return 0, 0
     begin, end = answers["answer_start"][0], answers["answer_start"][0] + len(answers["text"][0])
+    inside = [at for at in pieces if at[1] > begin and at[0] < end and at[0] < at[1]]
+    return (min(inside)[0], max(b for _, b in inside)) if inside else None
+
+def _position(offsets: Sequence[tuple[int, int] | None], span: tuple[int, int]) -> tuple[int, int]:
+    "First and last piece of a span; (0, 0) where the window does not hold all of it."
+    begin, end = span
     inside = [i for i, at in enumerate(offsets) if at and at[1] > begin and at[0] < end]
     if not inside or offsets[inside[0]][0] > begin or offsets[inside[-1]][1] < end: return 0, 0
     return inside[0], inside[-1]
+
+def _owned_pieces(encoded: Sequence[Mapping[str, Any]]) -> list[np.ndarray]:  # for each window (n,), truth values
+    """The pieces of the passage that have most context in this window (as in google-research/bert's run_squad.py).
+
+    A span is counted in the window that owns its first piece: windows overlap, and what two of them show is one span.
+    """
+    best: dict[tuple, tuple[float, int]] = {}
+    for number, row in enumerate(encoded):
+        places = [at for at in row["offsets"] if at is not None]
+        for k, at in enumerate(places):
+            context = min(k, len(places) - 1 - k) + 0.01 * len(places)
+            if context > best.get((row["example"], at), (-1.0, 0))[0]: best[row["example"], at] = (context, number)
+    return [np.array([at is not None and best[row["example"], at][1] == number for at in row["offsets"]])
+            for number, row in enumerate(encoded)]
+
+def _counted(span: tuple, windows: Sequence[tuple]) -> float:
+    "The score with which the window that owns a span's first piece counted it; -inf where that window does not hold its end."
+    for offsets, given, owned in windows:
+        firsts = [i for i, at in enumerate(offsets) if at and at[0] == span[1] and owned[i]]
+        lasts = [j for j, at in enumerate(offsets) if at and at[1] == span[2]]
+        if firsts and lasts and firsts[0] <= lasts[-1]: return float(given["start_logits"][firsts[0]] + given["end_logits"][lasts[-1]])
+    return -math.inf
+
+def _log_without(total: float, part: float) -> float:
+    "log(exp(total) − exp(part))."
+    gap = part - total
+    return -math.inf if gap > -1e-9 else total + math.log1p(-math.exp(gap))
 
 def _log_mass(start: np.ndarray, end: np.ndarray, allowed: np.ndarray) -> float:
     "log Σ exp over spans with j ≥ i."

@@ -20,9 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .distillation import (
-    Pupil, attention_loss, check_heads, check_labels, check_layers, head_loss, hidden_loss, observe, same_shape, unlabelled)
+    Pupil, attention_loss, check_heads, check_labels, check_layers, check_scores, head_loss,
+    hidden_loss, mean_where, observe, same_shape, unlabelled, upcast)
 from .files import FileError
-from .tasks import _is_cjk
+from .base.text import is_chinese
+from .tasks import in_scheme
 from .training import History, fit, pad
 
 # %% auto #0
@@ -69,7 +71,7 @@ class Intermediate(Pupil):
     ):
         super().__init__(student, teacher)
         ours, theirs = student.config, teacher.config
-        if terms.attention: check_heads(ours, theirs)
+        if terms.attention: check_heads(ours, theirs), check_scores(ours, theirs)
         counts = ours.num_hidden_layers, theirs.num_hidden_layers
         self.layers = layer_map(*counts, layers) if isinstance(layers, str) else check_layers(layers, *counts)
         self.terms = terms
@@ -96,9 +98,9 @@ def prediction_loss(
 ) -> Tensor:  # scalar
     "Cross-entropy of the student's outputs with the teacher's, a sum over classes, a mean over the rest (Jiao et al. 2020, equation 10)."
     same_shape("logits", student, teacher)
-    p, log_q = torch.softmax(teacher / temperature, -1), torch.log_softmax(student / temperature, -1)
-    each = -(p * log_q).sum(-1)
-    return (each if mask is None else each[mask.bool()]).mean()
+    p = torch.softmax(upcast(teacher) / temperature, -1)
+    log_q = torch.log_softmax(upcast(student) / temperature, -1)
+    return mean_where(-(p * log_q).sum(-1), mask)
 
 # %% ../nbs/06_tinybert.ipynb #prediction
 class Prediction(Pupil):
@@ -285,7 +287,7 @@ class Augmenter:
         special, tokens = set(tokenizer.all_special_ids), tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
         def is_word(i, t): return i not in special and not t.startswith(("##", "[")) and any(c.isalnum() for c in t)
         whole = torch.tensor([is_word(i, t) for i, t in enumerate(tokens)])
-        cjk = torch.tensor([any(_is_cjk(c) for c in t) for t in tokens])
+        cjk = torch.tensor([any(is_chinese(c) for c in t) for t in tokens])
         self.tokens, self._allowed = tokens, torch.stack([whole & ~cjk, whole & cjk]).to(model.device)
         self._most = [min(k, n) for n in self._allowed.sum(1).tolist()]  # candidates that there are
         self._pieces = lru_cache(100_000)(lambda word: self.tokenizer(word, add_special_tokens=False)["input_ids"])
@@ -334,7 +336,7 @@ class Augmenter:
         room = t.model_max_length - 1
         start = min(max(at - room // 2, 0), max(len(ids) - room, 0))  # neighbours may be of more pieces than the word was
         part = slice(start, start + room)
-        return _Masked([t.cls_token_id, *ids[part]], [0, *segments[part]], at - start + 1, any(_is_cjk(c) for c in draft.words[i]))
+        return _Masked([t.cls_token_id, *ids[part]], [0, *segments[part]], at - start + 1, any(is_chinese(c) for c in draft.words[i]))
 
     def _vary(self, drafts: Sequence[tuple[list, _Draft, list, np.random.Generator]]) -> None:
         "Change drafts in place, word by word, all of them side by side."
@@ -382,7 +384,9 @@ def teacher_labels(
     "Rows with what the teacher says of them. ValueError for a task whose answers are spans of the text."
     said = task.predict(teacher, rows)
     number = {name: i for i, name in enumerate(task.labels)}
-    if said and "tags" in said[0]: return [dict(row) | {"ner_tags": [number[t] for t in p["tags"]]} for row, p in zip(rows, said)]
+    if said and "tags" in said[0]:
+        tags = [in_scheme(p["tags"], task.labels) for p in said]
+        return [dict(row) | {"ner_tags": [*map(number.get, its)]} for row, its in zip(rows, tags)]
     if said and "answer" in said[0]: raise ValueError("answers are spans of the text: such rows cannot be augmented")
     return [dict(row) | {"label": number[p["label"]] if "label" in p else p["score"]} for row, p in zip(rows, said)]
 

@@ -110,8 +110,10 @@ def mean_loss(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:  # a sca
     return loss
 
 def count_labels(batch: Mapping[str, Tensor]) -> Tensor:  # a scalar
-    "How many items such a loss is a mean over: labels other than -100; rows, where there are no `labels`."
+    "How many items such a loss is a mean over: labels but -100, answers with a place, or rows."
     if "labels" in batch: return (batch["labels"] != -100).sum()
+    if "start_positions" in batch:
+        return (batch["start_positions"] < batch["input_ids"].shape[1]).sum()
     return torch.tensor(len(next(iter(batch.values()))))
 
 @dataclass
@@ -238,6 +240,7 @@ class Callback:
     def on_step_begin(self, state: State) -> None: "The batches are there, the gradients are not."
     def after_backward(self, state: State) -> None: "The gradients are there, not yet clipped."
     def on_step_end(self, state: State) -> None: "The weights have changed."
+    def on_eval_begin(self, state: State) -> None: "The evaluation comes next, which may take long."
     def on_eval(self, state: State) -> None: "`state.dev` holds what the evaluation gave."
 
 @dataclass
@@ -528,6 +531,7 @@ def fit(
             bar.update(), bar.set_postfix(loss=f"{state.loss:.3f}", refresh=False)
             state.record(ends or due(log_every))
             if (dev is not None or metrics) and (ends or due(eval_every)):
+                state.call("on_eval_begin")
                 state.dev = _evaluate(model, dev, batch_size, work) if dev is not None else {}
                 state.dev |= _measure(model, metrics) if metrics else {}
                 if _judge(state, better, patience):

@@ -13,79 +13,39 @@ from torch import Tensor, nn
 from transformers import BertConfig
 from transformers.activations import ACT2FN
 
+from .attention_checks import (check_attention, check_axes, check_heads, check_length,
+                                         check_padding, check_residual, check_scale_and_shift,
+                                         check_width)
+
 # %% auto #0
-__all__ = ['attention_scores', 'attention_weights', 'scaled_dot_product_attention', 'padding_mask', 'causal_mask',
-           'check_weights', 'split_heads', 'merge_heads', 'SelfAttention', 'share_on', 'gelu', 'gelu_tanh',
-           'Intermediate', 'layer_norm', 'AddNorm', 'Attention', 'EncoderLayer', 'PreNormLayer', 'layer_cost']
+__all__ = ['scaled_dot_product_attention', 'padding_mask', 'causal_mask', 'split_heads', 'merge_heads', 'SelfAttention', 'gelu',
+           'gelu_tanh', 'Intermediate', 'layer_norm', 'AddNorm', 'Attention', 'EncoderLayer']
 
-# %% ../nbs/02_transformer.ipynb #scores
-def _shape(x: Tensor) -> str: return str(tuple(x.shape))
-
-def _check_pair(what: str, a: Tensor, b: Tensor, axis: int, name: str) -> None:
-    "Two tensors (…, positions, width) of one batch that agree along an axis, or a `ValueError`."
-    if min(a.dim(), b.dim()) < 2 or a.shape[axis] != b.shape[axis]:
-        raise ValueError(f"{what} differ in {name}: {_shape(a)} and {_shape(b)}, both (…, positions, width)")
-    if any(m != n and 1 not in (m, n) for m, n in zip(a.shape[-3::-1], b.shape[-3::-1])):
-        raise ValueError(f"{what} belong to different batches or heads: {_shape(a)} and {_shape(b)}")
-
-def attention_scores(
-    q: Tensor,  # queries, (…, n, d_k)
-    k: Tensor,  # keys, (…, m, d_k)
-) -> Tensor:  # (…, n, m)
-    """Dot product of every query with every key, over √d_k (Vaswani et al. 2017, §3.2.1).
-
-    Raises `ValueError` for shapes that do not fit.
-    """
-    _check_pair("queries and keys", q, k, -1, "width")
-    return q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
-
-# %% ../nbs/02_transformer.ipynb #weights
-def _check_visible(visible: Tensor, scores: Tensor) -> None:
-    "Truth values that broadcast to the scores, or a `ValueError`."
-    if visible.dtype != torch.bool:
-        raise ValueError(f"the mask {_shape(visible)} for scores {_shape(scores)} holds {visible.dtype}: "
-                         "give truth values (torch.bool), True where a key may be seen, e.g. mask > 0")
-    sizes = zip(reversed(visible.shape), reversed(scores.shape))
-    if visible.dim() > scores.dim() or any(size not in (1, wanted) for size, wanted in sizes):
-        raise ValueError(f"the mask {_shape(visible)} does not broadcast to the scores {_shape(scores)}: "
-                         "its last two axes are queries and keys; make it with padding_mask or causal_mask")
-
-def attention_weights(
-    scores: Tensor,  # (…, n, m)
-    visible: Tensor | None = None,  # truth values: may query i see key j? Broadcast to the scores; None: all
-) -> Tensor:  # (…, n, m); each row sums to 1
-    """Softmax over the keys; hidden ones get weight 0. A row that may see nothing gets equal weights.
-
-    Raises `ValueError` for a mask of the wrong shape or kind.
-    """
-    if visible is not None:
-        _check_visible(visible, scores)
-        scores = scores.masked_fill(~visible, torch.finfo(scores.dtype).min)
-    return scores.softmax(-1)
-
+# %% ../nbs/02_transformer.ipynb #attention
 def scaled_dot_product_attention(
     q: Tensor,  # queries, (…, n, d_k)
     k: Tensor,  # keys, (…, m, d_k)
     v: Tensor,  # values, (…, m, d_v)
-    visible: Tensor | None = None,  # as for `attention_weights`
+    visible: Tensor | None = None,  # truth values: may query i see key j? Broadcast to (…, n, m)
     dropout: Callable[[Tensor], Tensor] | None = None,  # applied to the weights before they mix
-) -> tuple[Tensor, Tensor]:  # mixed values (…, n, d_v), weights (…, n, m)
-    "softmax(QKᵀ / √d_k) V (Vaswani et al. 2017, eq. 1). Raises `ValueError` for bad shapes and masks."
-    _check_pair("keys and values", k, v, -2, "number")
-    weights = attention_weights(attention_scores(q, k), visible)
-    return (weights if dropout is None else dropout(weights)) @ v, weights
+) -> tuple[Tensor, Tensor]:  # output (…, n, d_v), weights (…, n, m)
+    """softmax(QKᵀ / √d_k) V (Vaswani et al. 2017, eq. 1).
+
+    Raises `ValueError` for bad shapes and masks."""
+    check_attention(q, k, v, visible)
+    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+    if visible is not None:
+        scores = scores.masked_fill(~visible, torch.finfo(scores.dtype).min)
+    weights = scores.softmax(dim=-1)
+    dropped = weights if dropout is None else dropout(weights)
+    return dropped @ v, weights
 
 # %% ../nbs/02_transformer.ipynb #mask-functions
 def padding_mask(
-    attention_mask: Tensor,  # of a tokenizer, (batch, n), integers or truth values: 1 text, 0 padding
+    attention_mask: Tensor,  # of a tokenizer, (batch, n): 1 or True for text, 0 for padding
 ) -> Tensor:  # truth values, (batch, 1, 1, n): every query may see the text and not the padding
     "The tokenizer's mask as attention takes it. Raises `ValueError` for another shape or kind."
-    if attention_mask.dim() != 2 or attention_mask.is_floating_point() or attention_mask.is_complex():
-        raise ValueError(f"a padding mask has shape (batch, n) and holds integers or truth values, "
-                         f"not {attention_mask.dtype} of shape {_shape(attention_mask)}")
-    if attention_mask.dtype != torch.bool and ((attention_mask != 0) & (attention_mask != 1)).any():
-        low, high = int(attention_mask.min()), int(attention_mask.max())
-        raise ValueError(f"a padding mask holds 1 for text, 0 for padding, not {low} … {high}: are these ids?")
+    check_padding(attention_mask)
     return (attention_mask > 0)[:, None, None, :]
 
 def causal_mask(
@@ -93,88 +53,49 @@ def causal_mask(
     device: torch.device | str | None = None,
 ) -> Tensor:  # truth values, (n, n): query i may see keys 0 … i
     "Each position sees itself and what stands to its left. Raises `ValueError` for n < 1."
-    if n < 1: raise ValueError(f"a causal mask needs a length of 1 at least, not {n}")
+    check_length("a causal mask", n)
     return torch.ones(n, n, dtype=torch.bool, device=device).tril()
 
-# %% ../nbs/02_transformer.ipynb #check-weights
-def check_weights(
-    weights: Tensor,  # (…, n, m)
-    visible: Tensor | None = None,  # as for `attention_weights`
-    atol: float = 1e-5,
-) -> None:
-    "Raises `ValueError` if these are no attention weights. A row that may see nothing need only sum to 1."
-    if not (weights >= -atol).all():
-        raise ValueError("weights are negative or not a number: is the softmax missing?")
-    sums = weights.sum(-1)
-    if (sums - 1).abs().max() > atol:
-        raise ValueError(f"rows sum to {sums.min():.3f} … {sums.max():.3f}, not to 1: the softmax goes over "
-                         "the last axis (the keys), and the mask comes before it")
-    if visible is not None:
-        _check_visible(visible, weights)
-        leaked = weights.masked_fill(visible | ~visible.any(-1, keepdim=True), 0.0).max()
-        if leaked > atol:
-            raise ValueError(f"a hidden key has weight {leaked:.3f}: the mask was not applied to the keys")
-
 # %% ../nbs/02_transformer.ipynb #split-heads
-def _check_heads(width: int, num_heads: int) -> None:
-    if num_heads < 1 or width % num_heads:
-        raise ValueError(f"hidden size {width} does not split into {num_heads} heads: "
-                         "choose a number that divides it")
-
 def split_heads(
     x: Tensor,  # (…, n, H)
     num_heads: int,  # h
 ) -> Tensor:  # (…, h, n, H / h)
     "Give each head its share of the width. Raises `ValueError` where the heads do not divide it."
-    if x.dim() < 2: raise ValueError(f"split_heads takes (…, n, H), not {_shape(x)}")
-    _check_heads(x.shape[-1], num_heads)
+    check_axes("split_heads", x, 2, "(…, n, H)")
+    check_heads(x.shape[-1], num_heads)
     return x.unflatten(-1, (num_heads, -1)).transpose(-3, -2)
 
 def merge_heads(
     x: Tensor,  # (…, h, n, d)
 ) -> Tensor:  # (…, n, h·d)
     "Put the heads side by side again: undoes `split_heads`."
-    if x.dim() < 3: raise ValueError(f"merge_heads takes (…, h, n, d), not {_shape(x)}")
+    check_axes("merge_heads", x, 3, "(…, h, n, d)")
     return x.transpose(-3, -2).flatten(-2)
 
 # %% ../nbs/02_transformer.ipynb #self-attention
-def _check_width(what: str, x: Tensor, width: int) -> None:
-    if x.dim() < 2 or x.shape[-1] != width:
-        raise ValueError(f"{what} has shape {_shape(x)}, but the layer takes (…, n, {width})")
-
 class SelfAttention(nn.Module):
     "Multi-head self-attention (Vaswani et al. 2017, §3.2; `BertSelfAttention` in transformers)."
     def __init__(self, config: BertConfig):
         super().__init__()
-        _check_heads(config.hidden_size, config.num_attention_heads)
-        self.num_heads = config.num_attention_heads
-        self.head_dim = config.hidden_size // config.num_attention_heads
         H = config.hidden_size
+        check_heads(H, config.num_attention_heads)
+        self.num_heads = config.num_attention_heads
         self.query, self.key, self.value = nn.Linear(H, H), nn.Linear(H, H), nn.Linear(H, H)
         self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
 
     def forward(
         self,
         x: Tensor,  # (batch, n, H)
-        visible: Tensor | None = None,  # truth values, broadcast to (batch, h, n, n): may query i see key j?
-    ) -> tuple[Tensor, Tensor]:  # mixed values (batch, n, H), weights (batch, h, n, n)
-        "Mix the values of the visible positions. Raises `ValueError` for bad shapes and masks."
-        _check_width("the input of self-attention", x, self.query.in_features)
-        q, k, v = (split_heads(layer(x), self.num_heads) for layer in (self.query, self.key, self.value))
+        visible: Tensor | None = None,  # truth values, broadcast to (batch, h, n, n)
+    ) -> tuple[Tensor, Tensor]:  # heads joined (batch, n, H), weights (batch, h, n, n)
+        "Attention in every head. Raises `ValueError` for bad shapes and masks."
+        check_width("the input of self-attention", x, self.query.in_features)
+        q = split_heads(self.query(x), self.num_heads)     # (batch, h, n, d_k)
+        k = split_heads(self.key(x), self.num_heads)
+        v = split_heads(self.value(x), self.num_heads)
         mixed, weights = scaled_dot_product_attention(q, k, v, visible, self.dropout)
         return merge_heads(mixed), weights
-
-# %% ../nbs/02_transformer.ipynb #share-on
-def share_on(
-    weights: Tensor,  # (…, n, n), e.g. (layers, heads, n, n)
-    relation: Tensor,  # truth values (n, n): is key j a target for query i?
-) -> Tensor:  # (…); NaN where no query has a target
-    "Mean share of weight that queries put on their targets; queries without a target are left out."
-    if relation.dtype != torch.bool or relation.dim() != 2 or relation.shape != weights.shape[-2:]:
-        raise ValueError(f"a relation holds truth values of shape {tuple(weights.shape[-2:])} for weights "
-                         f"{_shape(weights)}, not {relation.dtype} of shape {_shape(relation)}")
-    concerned = relation.any(-1)
-    return (weights * relation).sum(-1)[..., concerned].mean(-1)
 
 # %% ../nbs/02_transformer.ipynb #gelu
 def gelu(x: Tensor) -> Tensor:
@@ -191,11 +112,11 @@ class Intermediate(nn.Module):
     def __init__(self, config: BertConfig):
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.activation = ACT2FN[config.hidden_act]          # torch's fused version of the functions above
+        self.activation = ACT2FN[config.hidden_act]        # "gelu": torch's version of `gelu` above
 
     def forward(self, x: Tensor) -> Tensor:  # (batch, n, H) → (batch, n, 4H)
         "Widen and activate. Raises `ValueError` for another width."
-        _check_width("the input of the feed-forward network", x, self.dense.in_features)
+        check_width("the input of the feed-forward network", x, self.dense.in_features)
         return self.activation(self.dense(x))
 
 # %% ../nbs/02_transformer.ipynb #layer-norm
@@ -205,23 +126,23 @@ def layer_norm(
     bias: Tensor | None = None,  # β, (H,); None: 0
     eps: float = 1e-12,  # ε as in BERT
 ) -> Tensor:  # (…, H)
-    "Each vector to mean 0 and variance 1, then γ and β (Ba et al. 2016). Raises `ValueError` for bad shapes."
-    for name, p in (("weight", weight), ("bias", bias)):
-        if p is not None and p.shape != x.shape[-1:]:
-            raise ValueError(f"{name} has shape {_shape(p)}, the vectors {_shape(x)}: "
-                             f"{tuple(x.shape[-1:])} is wanted")
+    """Each vector to mean 0 and variance 1, then γ and β (Ba et al. 2016).
+
+    Raises `ValueError` for bad shapes."""
+    check_scale_and_shift(x, weight=weight, bias=bias)
     centred = x - x.mean(-1, keepdim=True)
-    out = centred / torch.sqrt(centred.square().mean(-1, keepdim=True) + eps)
+    variance = centred.square().mean(-1, keepdim=True)
+    out = centred / torch.sqrt(variance + eps)
     if weight is not None: out = out * weight
     return out if bias is None else out + bias
 
 # %% ../nbs/02_transformer.ipynb #addnorm
 class AddNorm(nn.Module):
-    "Linear, dropout, residual, layer normalisation (`BertSelfOutput`, `BertOutput` in transformers)."
+    "Linear, dropout, residual, layer norm (`BertSelfOutput`, `BertOutput` in transformers)."
     def __init__(self, config: BertConfig, width: int):
         super().__init__()
         self.dense = nn.Linear(width, config.hidden_size)
-        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)   # fused `layer_norm`
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(
@@ -230,10 +151,7 @@ class AddNorm(nn.Module):
         residual: Tensor,  # its input, (batch, n, H)
     ) -> Tensor:  # (batch, n, H)
         "Add and norm. Raises `ValueError` where the two do not fit."
-        inner, outer = self.dense.in_features, self.dense.out_features
-        if x.shape[-1] != inner or residual.shape != (*x.shape[:-1], outer):
-            raise ValueError(f"a sub-layer's output {_shape(x)} and input {_shape(residual)} do not fit: "
-                             f"(…, n, {inner}) and (…, n, {outer}) are wanted")
+        check_residual(x, residual, self.dense.in_features, self.dense.out_features)
         return self.LayerNorm(self.dropout(self.dense(x)) + residual)
 
 class Attention(nn.Module):
@@ -244,7 +162,7 @@ class Attention(nn.Module):
         self.output = AddNorm(config, config.hidden_size)
 
     def forward(self, x: Tensor, visible: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        "As `SelfAttention.forward`, normalised."
+        "As `SelfAttention.forward`, with W^O, residual and normalisation."
         mixed, weights = self.self(x, visible)
         return self.output(mixed, x), weights
 
@@ -260,38 +178,8 @@ class EncoderLayer(nn.Module):
     def forward(
         self,
         x: Tensor,  # (batch, n, H)
-        visible: Tensor | None = None,  # truth values, broadcast to (batch, h, n, n); None: all is visible
+        visible: Tensor | None = None,  # truth values, broadcast to (batch, h, n, n); None: all
     ) -> tuple[Tensor, Tensor]:  # (batch, n, H), attention weights (batch, h, n, n)
         "Attention, then the feed-forward network. Raises `ValueError` for bad shapes and masks."
         x, weights = self.attention(x, visible)
         return self.output(self.intermediate(x), x), weights
-
-# %% ../nbs/02_transformer.ipynb #prenorm
-class PreNormLayer(EncoderLayer):
-    "`EncoderLayer` in the order of GPT-2, pre-LN, for comparison. Such a stack ends in one more LayerNorm."
-    def forward(
-        self,
-        x: Tensor,  # (batch, n, H)
-        visible: Tensor | None = None,  # as for `EncoderLayer`
-    ) -> tuple[Tensor, Tensor]:  # (batch, n, H), attention weights (batch, h, n, n)
-        "x + SubLayer(LayerNorm(x)), twice (Xiong et al. 2020, Figure 1)."
-        first, second = self.attention.output, self.output
-        mixed, weights = self.attention.self(first.LayerNorm(x), visible)
-        x = x + first.dropout(first.dense(mixed))
-        return x + second.dropout(second.dense(self.intermediate(second.LayerNorm(x)))), weights
-
-# %% ../nbs/02_transformer.ipynb #cost
-def layer_cost(
-    config: BertConfig,
-    n: int = 128,  # sequence length
-) -> dict[str, tuple[int, int]]:  # part → parameters; FLOPs of its matrix products for one sequence
-    "What the parts of an `EncoderLayer` cost. Raises `ValueError` for n < 1."
-    if n < 1: raise ValueError(f"the sequence length must be 1 at least, not {n}")
-    H, I = config.hidden_size, config.intermediate_size
-    return {"Q, K, V": (3 * (H * H + H), 2 * n * 3 * H * H),
-            "scores QKᵀ": (0, 2 * n * n * H),
-            "weights × V": (0, 2 * n * n * H),
-            "W^O": (H * H + H, 2 * n * H * H),
-            "feed-forward W₁": (H * I + I, 2 * n * H * I),
-            "feed-forward W₂": (I * H + H, 2 * n * I * H),
-            "LayerNorm (2)": (4 * H, 0)}

@@ -27,11 +27,26 @@ def surroundings() -> Iterator[None]:
         yield
 
 
+class Pipe(io.RawIOBase):
+    "A pipe that gives a line at a time."
+
+    def __init__(self, lines: Iterator[bytes]) -> None:
+        self.lines = lines
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        line = next(self.lines, b"")
+        buffer[:len(line)] = line
+        return len(line)
+
+
 class Stdin:
     "Standard input with bytes, or with what gives lines."
 
     def __init__(self, content) -> None:
-        self.buffer = io.BytesIO(content) if isinstance(content, bytes) else content
+        self.buffer = io.BufferedReader(io.BytesIO(content) if isinstance(content, bytes) else Pipe(content))
 
     def isatty(self) -> bool:
         return False
@@ -47,7 +62,16 @@ def run(command: str, *argv: object, stdin=None, out=None) -> tuple[int, str, st
             code = cli.main([command, *map(str, argv)])
         except SystemExit as end:
             code = end.code
-    return code, out.getvalue(), err.getvalue()
+    return code, out.getvalue() if isinstance(out, io.StringIO) else "", err.getvalue()
+
+
+@contextlib.contextmanager
+def abandoned_pipe() -> Iterator[io.TextIOBase]:
+    "Where nobody reads any more: what is written there raises `BrokenPipeError`."
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w", encoding="utf-8") as out:
+        yield out
 
 
 class Training:

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -35,13 +36,22 @@ ASKED = {  # a request for each
 }
 
 
+def checkpoint(folder: Path, kind: str) -> Path:
+    """A fine-tuned folder whose head knows nothing, but says something.
+
+    The classifier is the whole model that is shipped; of the others one layer is enough.
+    """
+    auto, labels, inputs = HEADS[kind]
+    more = {"threshold": -100.0} if kind == "qa" else {}
+    layers = None if kind == "classification" else 1
+    return fine_tuned(folder, kind, auto, labels, inputs, layers, **more)
+
+
 def export(folder: Path, *kinds: str) -> dict[str, Path]:
-    "Exported models whose heads know nothing, but say something; those in FP32, so that batches change nothing."
+    "Exported models; those in FP32, so that batches change nothing."
     made = {}
     for kind in kinds or HEADS:
-        auto, labels, inputs = HEADS[kind]
-        more = {"threshold": -100.0} if kind == "qa" else {}
-        source = fine_tuned(folder / "checkpoints" / kind, kind, auto, labels, inputs, **more)
+        source = checkpoint(folder / "checkpoints" / kind, kind)
         code, _, err = commands.run("export", source, "--out", folder / kind, "--quiet")
         assert code == 0, err
         made[kind] = folder / kind
@@ -103,3 +113,35 @@ def serve(folder: Path, *argv: object, log: Path, ready: int | None = None, **en
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def talk(port: int, *packets: bytes, pause: float = 0.0, half: bool = False, patience: float | None = None) -> bytes:
+    "Send packets, perhaps close this side, read until the other closes or says nothing for `patience` seconds."
+    with socket.create_connection(("127.0.0.1", port), 30) as connection:
+        for packet in packets:
+            connection.sendall(packet)
+            time.sleep(pause)
+        if half:
+            connection.shutdown(socket.SHUT_WR)
+        if patience:
+            connection.settimeout(patience)
+        said = b""
+        try:
+            while part := connection.recv(65_536):
+                said += part
+        except ConnectionResetError:
+            assert said, "the connection was reset before the answer could be read"
+        except TimeoutError:
+            assert patience, "neither an answer nor an end"
+        return said
+
+
+def answers(said: bytes) -> list[tuple[int, bytes]]:
+    "Statuses and bodies of all answers on one connection."
+    found = []
+    while said:
+        top, _, rest = said.partition(b"\r\n\r\n")
+        length = int(re.search(rb"content-length: (\d+)", top, re.IGNORECASE)[1])
+        found.append((int(top.split()[1]), rest[:length]))
+        said = rest[length:]
+    return found

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from bertcourse.serving.batching import GAP, LULL, Batcher, Full, Hooks, Stopped
+from bertcourse.serving.batching import GAP, LULL, SLICE, Batcher, Full, Hooks, Speed, Stopped, TooMuch
 
 
 class Model:
@@ -37,7 +37,8 @@ def of_length(*lengths: int) -> list[dict]:
 
 def with_batcher(work, model: Model, **more):
     "Run `work(batcher)` in a loop of its own."
-    settings = {"max_batch": 4, "max_wait": 0.0, "max_queue": 8, "timeout": 5.0} | more
+    # Measured beforehand, as in the service: slow enough that nobody is answered at once, and a first batch that is held up changes nothing.
+    settings = {"max_batch": 4, "max_wait": 0.0, "max_queue": 8, "timeout": 5.0, "speed": Speed(0.03, 1e-6)} | more
 
     async def main():
         batcher = Batcher(model, **settings)
@@ -177,12 +178,12 @@ def test_what_could_not_be_answered_in_time_is_refused_at_once():
 
     async def work(batcher):
         await batcher.answer(["known"], of_length(1))
-        first, tasks = await held(batcher, model, (["a"], of_length(1)), (["b"], of_length(1)), (["c"], of_length(1)))
-        with pytest.raises(Full):  # 3 wait, 0.2 s each, and half of the second is over by then
-            await batcher.answer(["d"], of_length(1))
+        first, tasks = await held(batcher, model, (["a"], of_length(1)))
+        with pytest.raises(Full):  # one is in the model, one waits, 0.2 s each: with its own, more than half of the second
+            await batcher.answer(["b"], of_length(1))
         model.go.set()
         await asyncio.gather(first, *tasks)
-    with_batcher(work, model, timeout=1.0, max_batch=1)
+    with_batcher(work, model, timeout=1.0, max_batch=1, speed=None)
 
 
 def test_a_request_larger_than_the_queue_is_taken_when_nobody_waits():
@@ -229,7 +230,7 @@ def test_after_a_lull_nobody_is_expected():
         first, tasks = await held(batcher, model, *(([n], of_length(4)) for n in range(4)))
         model.go.set()
         await asyncio.gather(first, *tasks)
-        batcher.per_input = 0.001  # "first" was held up, and looks slow
+        batcher.speed = Speed(piece=0.001)
         await asyncio.sleep(LULL)
         begin = time.monotonic()
         await batcher.answer(["b"], of_length(1))
@@ -254,3 +255,163 @@ def test_stopping_finishes_what_is_queued_and_takes_nothing_new():
         assert await asyncio.gather(first, *tasks) == [[("first", 1)], *([(n, 1)] for n in range(6))]
     asyncio.run(main())
     assert sizes == [1, 4, 2] and depths[-1] == 0 and max(depths) == 6
+
+
+# --- large requests and small ones --------------------------------------------------------------------------------
+
+def names(model: Model) -> list[str]:
+    "Which requests were in each batch: l, a large one, whose inputs have 400 pieces; s, small ones; h, the one that was held."
+    kinds = {400: "l", 5: "s", 1: "h"}
+    return ["".join(sorted({kinds[len(ids)] for ids in batch})) for batch in model.batches]
+
+
+def test_a_small_request_waits_for_a_batch_or_two_of_a_large_one():
+    model = Model()
+
+    async def work(batcher):
+        first, (large, small) = await held(batcher, model, (["large"], of_length(*[400] * 40)), (["small"], of_length(5)))
+        model.go.set()
+        assert await small == [("small", 5)]
+        assert not large.done()
+        await asyncio.gather(first, large)
+    with_batcher(work, model, max_queue=200)
+    assert names(model)[0] == "h" and names(model).index("s") <= 2 and names(model).count("l") == 10
+
+
+def test_small_requests_cannot_hold_back_a_large_one():
+    async def main():
+        batcher = Batcher(Model(), 4, 0.0, 200, 100.0, speed=Speed(0.03, 1e-6))
+        batcher._enter(["large"], of_length(*[400] * 40), lambda: False, 0)
+        order = ""
+        while "l" * 10 not in order.replace("s", ""):
+            for _ in range(8):  # small ones come all the time
+                batcher._enter(["small"], of_length(5), lambda: False, 0)
+            batch = batcher._take()
+            order += "l" if len(batch[0][0].inputs) > 1 else "s"
+            batcher._settle(1.0)  # each batch takes as long
+            for job in batcher._jobs:
+                if job.waiting and job.rows == ["small"]:
+                    batcher._leave(job)
+        return order
+    assert asyncio.run(main()) == ("lsss" * 10)[:-3], "a quarter of the time is the large one's"
+
+
+def test_requests_of_much_the_same_size_are_answered_in_their_order():
+    model, ended = Model(), []
+
+    async def one(batcher, name, count):
+        await batcher.answer([name], of_length(*[400] * count))
+        ended.append(name)
+
+    async def work(batcher):
+        first, _ = await held(batcher, model)
+        tasks = []
+        for name, count in (("a", 14), ("b", 12), ("c", 11), ("tiny", 1), ("d", 13)):
+            tasks.append(asyncio.create_task(one(batcher, name, count)))
+            await asyncio.sleep(0)
+        model.go.set()
+        await asyncio.gather(first, *tasks)
+    with_batcher(work, model, max_queue=200)
+    assert ended == ["tiny", "a", "b", "c", "d"]
+
+
+def test_a_batch_of_long_inputs_is_short():
+    model = Model()
+
+    async def work(batcher):
+        await batcher.answer(["long"], of_length(*[400] * 10))
+    with_batcher(work, model, max_batch=8, max_queue=50, speed=Speed(0.0, SLICE / 1000), timeout=100)
+    assert [len(batch) for batch in model.batches[:3]] == [2, 2, 2]  # 400 pieces take 0.4 of it
+
+
+def test_an_input_that_takes_longer_than_a_batch_may_goes_alone():
+    model = Model()
+
+    async def work(batcher):
+        await batcher.answer(["long"], of_length(400, 400))
+    with_batcher(work, model, speed=Speed(0.0, SLICE / 100), timeout=100)
+    assert [len(batch) for batch in model.batches] == [1, 1]
+
+
+def test_a_request_that_cannot_be_answered_in_time_is_too_much():
+    model = Model()
+
+    async def work(batcher):
+        with pytest.raises(TooMuch) as much:  # alone, too
+            await batcher.answer(["large"], of_length(*[100] * 30))
+        assert much.value.seconds == pytest.approx(3.0)
+        batcher.check()
+        assert await batcher.answer(["smaller"], of_length(*[100] * 20)) == [("smaller", 2_000)]
+    with_batcher(work, model, speed=Speed(0.0, 0.001), max_queue=100)
+
+
+def test_a_single_input_is_never_too_much():
+    async def work(batcher):
+        assert await batcher.answer(["slow"], of_length(10)) == [("slow", 10)]
+    with_batcher(work, Model(), speed=Speed(0.0, 1.0), timeout=5.0)  # a machine that stood still for a while must get on again
+
+
+def test_what_is_refused_to_a_large_request_is_not_refused_to_a_small_one():
+    model = Model()
+
+    async def work(batcher):
+        first, (large,) = await held(batcher, model, (["large"], of_length(*[100] * 20)))  # 2 s of 2.5
+        with pytest.raises(Full) as full:
+            await batcher.answer(["as large"], of_length(*[100] * 20), size=2_000)
+        assert 2.0 < full.value.seconds < 2.4
+        with pytest.raises(Full):
+            batcher.check(2_000)
+        batcher.check(1_999)  # perhaps there is room for it: it has to be read
+        small = asyncio.create_task(batcher.answer(["small"], of_length(5), size=50))
+        await asyncio.sleep(0)
+        model.go.set()
+        assert await small == [("small", 5)] and not large.done()
+        await asyncio.gather(first, large)
+    with_batcher(work, model, speed=Speed(0.03, 0.001), max_queue=100)
+
+
+def test_large_requests_have_half_of_the_queue():
+    model = Model()
+
+    async def work(batcher):
+        first, tasks = await held(batcher, model, (["large"], of_length(*[5] * 10)))
+        with pytest.raises(Full):
+            await batcher.answer(["large"], of_length(*[5] * 6))
+        small = [asyncio.create_task(batcher.answer(["small"], of_length(5))) for _ in range(10)]
+        await asyncio.sleep(0)
+        assert batcher.waiting == 20
+        with pytest.raises(Full):
+            await batcher.answer(["small"], of_length(5))
+        model.go.set()
+        await asyncio.gather(first, *tasks, *small)
+    with_batcher(work, model, max_queue=20)
+
+
+def test_whoever_has_hung_up_perhaps_goes_last():
+    model = Model()
+
+    async def work(batcher):
+        first, _ = await held(batcher, model)
+        away = asyncio.create_task(batcher.answer(["away"], of_length(400), hung_up=lambda: True))
+        await asyncio.sleep(0)
+        others = [asyncio.create_task(batcher.answer(["small"], of_length(5))) for _ in range(9)]
+        await asyncio.sleep(0)
+        model.go.set()
+        assert await away == [("away", 400)]
+        await asyncio.gather(first, *others)
+    with_batcher(work, model, max_queue=50)
+    assert names(model) == ["h", "s", "s", "s", "l"]
+
+
+def test_the_speed_follows_the_machine_and_not_a_single_batch():
+    speed = Speed(0.01, 0.001)
+    assert speed.of(90) == pytest.approx(0.1) and speed.of(0, 3) == pytest.approx(0.03)
+    speed.learn(90, 10.0)
+    assert speed.of(90) == pytest.approx(0.1)
+    for _ in range(20):
+        speed.learn(40, 0.1)  # twice the time
+    assert speed.of(90) == pytest.approx(0.2)
+    unknown = Speed()
+    assert unknown.of(1_000) == 0
+    unknown.learn(100, 1.0)
+    assert unknown.of(50) == pytest.approx(0.5)

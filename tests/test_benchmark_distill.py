@@ -12,15 +12,12 @@ def bench():
         yield module
 
 
-def test_quick_run_measures_all_parts(tmp_path):
+def test_quick_run_measures_all_parts(bench, tmp_path):
+    "In this process; `slow/test_benchmark_runs.py` runs the script as it is."
     file = tmp_path / "found.json"
-    done = scripts.run("distill", "--threads", 1, "--quick", "--json", file)
-    assert done.returncode == 0, done.stderr
-    parts = json.loads(file.read_text())["parts"]
-    assert list(parts) == ["steps", "cache", "scores"]
-    assert all(arm["per_s"] > 0 and arm["per_cpu_s"] > 0 for part in parts.values() for arm in part["arms"].values())
-    taken = parts["cache"]["bytes"]
-    assert taken["logits, per example"] < taken["hidden states and scores, per example"] / 100
+    done = scripts.run_here(bench, "--threads", 1, "--quick", "--json", file)
+    assert done.returncode == 0
+    scripts.check_distill_run(json.loads(file.read_text()))
 
 
 def test_all_start_from_the_same_weights(bench):

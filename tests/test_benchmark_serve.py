@@ -79,6 +79,9 @@ def test_goals_are_judged():
 
 def test_recorded_figures_are_of_a_whole_run():
     found = json.loads((ROOT / "benchmarks/serve.json").read_text(encoding="utf-8"))
+    ratios = found["parts"]["service"]["ratios"]
+    first, ceiling, share = (ratios[name]["wall"] for name in list(ratios)[:3])
+    assert share == pytest.approx(first / ceiling) and ratios["the first as a share of the second"]["goal"] == ">= 0.9"
     assert set(found["parts"]) == {"service", "ladder", "peers"} and found["settings"]["rounds"] >= 7 and not found["settings"]["quick"]
     assert found["settings"]["layers"] == 12 and found["parts"]["peers"]["not_installed"] == []
     with scripts.loaded("serve") as serve:

@@ -27,26 +27,13 @@ def run(*args, **kwargs):
     return scripts.run("pretrain", "--threads", 1, *args, **kwargs)
 
 
-def test_collator_writes_all_arms(tmp_path):
+def test_collator_writes_all_arms(bench, tmp_path):
+    "In this process; `slow/test_benchmark_runs.py` runs the script as it is."
     file = tmp_path / "found.json"
-    done = run("collator", "--quick", "--json", file)
-    assert done.returncode == 0, done.stderr
+    done = scripts.run_here(bench, "collator", "--threads", 1, "--quick", "--json", file)
+    assert done.returncode == 0
     assert [path.name for path in tmp_path.iterdir()] == [file.name], "a temporary file is left"
-    found = json.loads(file.read_text())
-    assert found["settings"]["threads"] == 1 and found["settings"]["quick"]
-    assert list(found["parts"]) == ["collator"]
-    part = found["parts"]["collator"]
-    assert set(part["arms"]) == {"ours", "transformers", "ours, whole words", "transformers, whole words", "ours, as shipped"}
-    for name, arm in part["arms"].items():
-        assert len(arm["samples"]) == found["settings"]["rounds"]
-        assert name in done.stdout
-    assert len(part["ratios"]) == 2
-    for name, row in part["ratios"].items():
-        of, to = (part["arms"][row[side]] for side in ("of", "to"))
-        assert row["wall"] == pytest.approx(of["per_s"] / to["per_s"])
-        assert row["cpu"] == pytest.approx(of["per_cpu_s"] / to["per_cpu_s"])
-        assert row["met"] == (row["wall"] >= 1)
-        assert name in done.stdout
+    scripts.check_collator_run(json.loads(file.read_text()), done.stdout)
 
 
 @pytest.mark.parametrize("args, said", [

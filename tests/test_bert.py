@@ -12,7 +12,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer, BertConfig
 
 from bertcourse.assets import asset
-from bertcourse.bert import SHAPES, BertModel, Shape, count_parameters, influence, read_checkpoint, tokenize, wordpiece, words
+from bertcourse.bert import SHAPES, BertModel, Shape, count_parameters, influence, wordpiece
+from bertcourse.checkpoints import read_checkpoint
+from bertcourse.wordpieces import tokenize, words
 
 SMALL = BertConfig(vocab_size=60, hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=40)
 

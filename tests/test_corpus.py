@@ -120,19 +120,22 @@ def shared_sentences(by_split):
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)
-def test_splits_share_no_sentence(lang):
-    sizes = dict(train=7000, validation=1500, test=1500)  # 20,000 documents in the two languages
+def test_splits_share_no_sentence(lang, more=1):
+    sizes = dict(train=1400 * more, validation=300 * more, test=300 * more)
     by_split = {split: {s for doc in texts(n, seed=5, lang=lang, split=split) for s in doc} for split, n in sizes.items()}
     assert not shared_sentences(by_split)
     planted = dict(by_split, test=by_split["test"] | {next(iter(by_split["train"]))})
     assert len(shared_sentences(planted)) == 1
 
 
-def test_test_text_combines_what_was_never_combined():
-    keys = {
-        split: {s.key for doc in documents(n, seed=6, split=split) for s in doc}
-        for split, n in dict(train=4000, validation=300, test=600).items()
-    }
+@pytest.fixture(scope="module")
+def by_split():
+    sizes = dict(train=6000, validation=300, test=600)
+    return {split: list(documents(n, seed=6, split=split)) for split, n in sizes.items()}
+
+
+def test_test_text_combines_what_was_never_combined(by_split):
+    keys = {split: {s.key for doc in docs for s in doc} for split, docs in by_split.items()}
     for split in SPLITS:
         assert {split_of(key) for key in keys[split]} == {split}
     assert not keys["test"] & keys["train"] and not keys["test"] & keys["validation"]
@@ -141,18 +144,18 @@ def test_test_text_combines_what_was_never_combined():
     assert not parts["test"] - parts["train"]
 
 
-def test_facts_of_test_text_are_seen_in_training():
-    def facts(split, n):
+def test_facts_of_test_text_are_seen_in_training(by_split):
+    def facts(docs):
         return {
             (s.plan.vars["P"].item.en, slot.path, s.slots[".".join((slot.name, *slot.path))])
-            for doc in documents(n, seed=6, split=split)
+            for doc in docs
             for s in doc
             for slot in s.plan.frame.content
             if slot.name == "P" and slot.path
         }
 
-    test = facts("test", 600)
-    assert len(test) > 200 and len(test - facts("train", 6000)) <= 0.01 * len(test)
+    test = facts(by_split["test"])
+    assert len(test) > 200 and len(test - facts(by_split["train"])) <= 0.01 * len(test)
 
 
 # --- both languages tell the same story
@@ -169,7 +172,7 @@ def test_parallel():
 def test_plain_text_is_the_annotated_text():
     for lang in LANGUAGES:
         for split in SPLITS:
-            assert [[s.text for s in doc] for doc in documents(300, 3, lang, split)] == list(texts(300, 3, lang, split))
+            assert [[s.text for s in doc] for doc in documents(100, 3, lang, split)] == list(texts(100, 3, lang, split))
 
 
 def test_guides_sentences_are_in_training():
@@ -178,8 +181,12 @@ def test_guides_sentences_are_in_training():
         "zh": {"我的狗毛茸茸的。", "一个男人在弹吉他。", "一个人在演奏乐器。"},
     }
     for lang, sentences in wanted.items():
-        counts = Counter(s for doc in texts(8000, seed=0, lang=lang) for s in doc if s in sentences)
-        assert set(counts) == sentences and min(counts.values()) >= 5, counts
+        counts = dict.fromkeys(sentences, 0)
+        for doc in texts(8000, seed=0, lang=lang):
+            counts.update({s: counts[s] + 1 for s in sentences.intersection(doc)})
+            if min(counts.values()) >= 5:
+                break
+        assert min(counts.values()) >= 5, counts
 
 
 # --- form
@@ -246,8 +253,8 @@ def change(doc, s, w, **what):
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)
-def test_determined_words_are_determined(lang):
-    docs = [document(i, 4, lang, None) for i in range(6000)]
+def test_determined_words_are_determined(lang, n=1500):
+    docs = [document(i, 4, lang, None) for i in range(n)]
     assert not contradictions(docs)
     # a free word declared determined is noticed
     free = [(doc, s, w) for doc in docs for s, w, word in doc.words() if word.state == "free" and len(doc[s]) < 9]
@@ -335,8 +342,8 @@ def improbable(docs, limit=6.0):
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)
-def test_free_words_follow_their_distribution(lang):
-    docs = [document(i, 7, lang, None) for i in range(6000)]  # every sentence of the grammar: no split, no filter
+def test_free_words_follow_their_distribution(lang, n=2000):
+    docs = [document(i, 7, lang, None) for i in range(n)]  # every sentence of the grammar: no split, no filter
     bad = improbable(docs)
     assert len(bad) <= 1, bad  # of several hundred places
 
@@ -349,9 +356,9 @@ def test_free_words_follow_their_distribution(lang):
     assert len(improbable(map(skewed, docs[:4000]))) > 20
 
 
-def test_free_words_of_test_text_are_among_their_fillers():
+def test_free_words_of_test_text_are_among_their_fillers(n=500):
     """The split's filter chooses among combinations; it never lets in a word that the annotation rules out."""
-    for doc in documents(2000, seed=7, split="test"):
+    for doc in documents(n, seed=7, split="test"):
         for _, _, word in doc.words():
             assert word.state != "free" or word.text in word.fillers
 
@@ -381,8 +388,8 @@ def knows(tokenizer, text):
     return tokenizer.unk_token_id not in tokenizer(text)["input_ids"]
 
 
-def test_tokenizer_is_that_of_todays_text(tokenizer, tmp_path):
-    fresh = save_tokenizer(tmp_path / "fresh")
+def test_tokenizer_is_that_of_todays_text(todays_tokenizer):
+    fresh = todays_tokenizer
     for name in ("tokenizer.json", "vocab.txt", "tokenizer_config.json"):
         assert (fresh / name).read_bytes() == (corpus.ASSETS / name).read_bytes(), (
             f"rebuild {name}: python -m bertcourse.corpus tokenizer {corpus.ASSETS}"
@@ -404,7 +411,7 @@ def test_tokenizer_knows_the_world(tokenizer):
         assert tokenizer.tokenize(text) == text.split()
     for lang in LANGUAGES:
         for split in SPLITS:
-            for doc in texts(300, seed=1, lang=lang, split=split):
+            for doc in texts(100, seed=1, lang=lang, split=split):
                 text = " ".join(doc)
                 assert knows(tokenizer, text), text
                 assert len(tokenizer.tokenize(text)) <= MAX_LENGTH - 3
@@ -430,11 +437,6 @@ def test_training_gives_the_same_pieces_in_every_process():
     runs = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout for _ in range(3)}
     assert len(runs) == 1
     assert runs == {f"{corpus.learn_pieces(corpus.sample_text(100), 1500)}\n"}
-
-
-def test_shipped_vocabulary_is_todays():
-    shipped = (corpus.ASSETS / "vocab.txt").read_text(encoding="utf-8").splitlines()
-    assert shipped == corpus.learn_pieces(corpus.sample_text(), 2500)
 
 
 def test_size_is_a_limit_and_characters_always_fit():

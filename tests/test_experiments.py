@@ -1,6 +1,8 @@
 """Recorded experiments: all or nothing on disk, honest about their age, and a rerun that does not fit is noticed."""
 
 import json
+import os
+from dataclasses import replace
 
 import pytest
 
@@ -79,6 +81,16 @@ def test_a_rerun_that_does_not_fit_is_noticed(folder):
     assert experiments.outside(result, again | {"accuracy": 0.3}) != []
 
 
+def test_one_models_score_has_no_spread_to_compare_with(folder):
+    """A teacher is trained once and its score stands in all rows: 0.857 on one processor where another gave 0.881 is no misfit."""
+    rows = [{"arm": arm, "seed": seed, "student": 0.8 + seed / 1000, "teacher": 0.881} for arm in ("a", "b") for seed in range(3)]
+    result = replace(experiments.run("toy", folder), rows=rows)
+    fits = {"arm": "a", "seed": 0, "student": 0.8, "teacher": 0.857}
+    assert experiments.outside(result, fits) == []
+    assert experiments.outside(result, fits | {"teacher": 0.8}) == ["a teacher: 0.800, recorded 0.881 ± 0.000"]
+    assert experiments.outside(result, fits | {"student": 0.857}) != []
+
+
 def test_unknown_experiment_is_one_sentence(folder, capsys):
     with pytest.raises(FileNotFoundError, match=r"no experiment 'none' in .* \(there: toy\)"):
         experiments.source("none", folder)
@@ -101,3 +113,82 @@ def test_recordings_belong_to_todays_code_and_data(path):
     seeds = {arm: {r["seed"] for r in recording.rows if r["arm"] == arm} for arm in recording.arms}
     assert len(set(map(frozenset, seeds.values()))) == 1, "every arm has the same seeds"
     assert len(next(iter(seeds.values()))) >= 3
+
+
+def test_an_edit_of_the_same_size_within_a_second_is_run(folder, monkeypatch):
+    "Python's cache of compiled files would miss it, and old code would be recorded under the new fingerprint."
+    monkeypatch.setattr("sys.dont_write_bytecode", False)
+    path, moment = folder / "toy.py", (1_700_000_000, 1_700_000_000)
+    os.utime(path, moment)
+    assert experiments.load(path).CONFIG == {"steps": 3}
+    path.write_text(TOY.replace('"steps": 3', '"steps": 4'))
+    os.utime(path, moment)
+    assert experiments.load(path).CONFIG == {"steps": 4}
+
+
+def test_a_gpu_table_needs_a_card_that_was_measured(monkeypatch):
+    arms = {"matrix product": {"status": "ok", "unit": "products", "per_s": 1234.5},
+            "fit, SDPA": {"status": "ok", "unit": "tokens", "per_s": 98_765.4, "share_of_peak": 0.41},
+            "1 × 32, bf16": {"status": "ok", "unit": "passes", "per_s": 900.0, "latency_ms": {"median": 1.25, "p95": 1.5}},
+            "fit, compiled": {"status": "out of memory", "unit": "tokens"}}  # fmt: skip
+    machine = {"gpu": {"name": "Some Card"}, "device": "cuda", "torch": "2.13.0"}
+    made = experiments.Benchmark("gpu", {"training": {"arms": arms}}, {}, machine, "2026-01-01")
+    monkeypatch.setattr(experiments, "benchmark", lambda id: made)
+    shown = experiments.gpu_table("training").html()
+    assert all(text in shown for text in ("Some Card", "98,765 tokens", "41%", "1.25", "out of memory", "2026-01-01"))
+
+    def absent(id):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(experiments, "benchmark", absent)
+    shown = experiments.gpu_table("training").html()
+    assert "No NVIDIA card has been measured yet" in shown and "NVIDIA 显卡" in shown and "<table" not in shown
+
+
+def test_holm_is_that_of_r():
+    "`p.adjust(c(0.01, 0.04, 0.03, 0.005), \"holm\")` of R."
+    assert experiments.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert experiments.holm([0.9, 0.8]) == [1.0, 1.0] and experiments.holm([]) == []
+
+
+def recording(**values: list[float]) -> experiments.Recording:
+    rows = [{"arm": arm, "seed": seed, "a": value} for arm, found in values.items() for seed, value in enumerate(found)]
+    return experiments.Recording("made", rows, {}, {}, "", "", "", 1.0)
+
+
+def test_comparisons_are_paired_by_seed():
+    "A difference of 1 ± 0.1 in each seed is found though the seeds are 10 apart; the order of the rows changes nothing."
+    made = recording(x=[1.0, 11.1, 20.9], y=[0.0, 10.0, 20.0])
+    [found] = made.compare("a")
+    half = 4.302653 * 0.1 / 3**0.5  # Student's t of two degrees of freedom
+    assert (found.difference, found.low, found.high) == pytest.approx((1.0, 1 - half, 1 + half), abs=1e-6)
+    assert found.p == pytest.approx(0.00330, abs=2e-5) and str(found) == "a: x − y: +1.000 [+0.752, +1.248], p = 0.003"
+    assert replace(made, rows=made.rows[::-1]).compare("a")[0].difference == pytest.approx(-1.0)  # y − x
+
+
+def test_several_comparisons_are_corrected_together():
+    values = {"x": [0.5, 0.7, 0.6], "y": [0.1, 0.2, 0.4], "z": [0.3, 0.1, 0.5]}
+    alone = [recording(**{one: values[one], two: values[two]}).compare("a")[0].p for one, two in ("xy", "xz", "yz")]
+    assert [c.p for c in recording(**values).compare("a")] == pytest.approx(experiments.holm(alone))
+    some = recording(**values).compare("a", pairs=[("z", "x"), ("y", "z")])  # a family of two, in this order
+    assert [(c.one, c.other) for c in some] == [("z", "x"), ("y", "z")]
+    assert [c.p for c in some] == pytest.approx(experiments.holm([alone[1], alone[2]]))
+
+
+def test_every_arm_is_compared_with_a_base():
+    made = recording(x=[0.5, 0.7, 0.6], y=[0.1, 0.2, 0.4], z=[0.3, 0.1, 0.5])
+    found = made.compare("a", base="y")
+    values = made.scores("a")
+    alone = [recording(**{arm: values[arm], "y": values["y"]}).compare("a")[0] for arm in "xz"]
+    assert [(c.one, c.other) for c in found] == [("x", "y"), ("z", "y")]
+    assert [c.difference for c in found] == pytest.approx([c.difference for c in alone])
+    assert [c.p for c in found] == pytest.approx(experiments.holm([c.p for c in alone]))  # two tests, not three
+    with pytest.raises(KeyError, match="no arm 'w', only"):
+        made.compare("a", base="w")
+
+
+@pytest.mark.parametrize("x, y, says", [([1.0, 2.0], [3.0], "the same two or more seeds"), ([1.0], [3.0], "the same two or more seeds"),
+                                        ([0.1, 0.2], [0.3, 0.4], "nothing to test")])  # fmt: skip
+def test_what_cannot_be_compared_is_refused(x, y, says):
+    with pytest.raises(ValueError, match=says):
+        recording(x=x, y=y).compare("a")

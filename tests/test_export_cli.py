@@ -8,14 +8,15 @@ import commands
 import numpy as np
 import onnx
 import pytest
+import services
 import torch
 import transformers
 from test_finetune import TASKS, text_of
-from test_predict import fine_tuned
 
 from bertcourse import deployment, runtime
-from bertcourse.app import export
+from bertcourse.app import bench, export
 from bertcourse.app import exported as exported_app
+from bertcourse.base.machine import Processor
 from bertcourse.corpus_tasks import examples
 
 EXPORT, BENCH = commands.Training("export"), commands.Training("bench")
@@ -23,29 +24,16 @@ call, succeed, refused, in_both_languages = EXPORT.call, EXPORT.succeed, EXPORT.
 
 
 @pytest.fixture(autouse=True, scope="module")
-def surroundings():
+def surroundings(cached_exports):
     with commands.surroundings():
         yield
-
-
-def names_of(toy: str) -> list[str]:
-    from bertcourse.corpus_tasks import dataset
-    feature = dataset(toy, "en", {"train": 5})["train"].features
-    return feature["ner_tags"].feature.names if toy == "ner" else getattr(feature.get("label"), "names", None) or []
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> dict[str, Path]:
     "A fine-tuned folder for each task; their heads know nothing, but say something."
-    folder, auto = tmp_path_factory.mktemp("models"), transformers
-    pair = ["sentence1", "sentence2"]
-    return {
-        "classification": fine_tuned(folder / "c", "classification", auto.AutoModelForSequenceClassification, names_of("sentiment"), ["sentence"]),
-        "pairs": fine_tuned(folder / "p", "pairs", auto.AutoModelForSequenceClassification, names_of("nli"), pair),
-        "regression": fine_tuned(folder / "r", "regression", auto.AutoModelForSequenceClassification, [], pair),
-        "ner": fine_tuned(folder / "n", "ner", auto.AutoModelForTokenClassification, names_of("ner"), ["tokens"]),
-        "qa": fine_tuned(folder / "q", "qa", auto.AutoModelForQuestionAnswering, [], ["question", "context"], threshold=-100.0),
-    }
+    folder = tmp_path_factory.mktemp("models")
+    return {kind: services.checkpoint(folder / kind[0], kind) for kind in services.HEADS}
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +50,7 @@ def data(tmp_path_factory) -> dict[str, Path]:
 def exported(models, data, tmp_path_factory) -> dict[str, Path]:
     "Each task's model in INT8, and the classifier in FP32."
     folder = tmp_path_factory.mktemp("exported")
-    for task, model in models.items():
+    for task, model in reversed(models.items()):  # another worker may begin with the first: see `services.export`
         succeed(model, "--out", folder / task, "--int8", "dynamic", "--dev", data[task])
     succeed(models["classification"], "--out", folder / "fp32")
     return {name: folder / name for name in (*models, "fp32")}
@@ -92,7 +80,7 @@ def test_the_folder_holds_what_it_promises(exported, models):
     about = runtime.read_about(exported["qa"])
     assert about.threshold == -100.0 and about.task == "qa" and about.inputs == ["question", "context"]
     about = runtime.read_about(exported["classification"])
-    assert about.labels == tuple(names_of("sentiment")) and about.dev["rows"] == 24 and about.dev["agree"] > 0.9
+    assert about.labels == tuple(services.CLASSES) and about.dev["rows"] == 24 and about.dev["agree"] > 0.9
     assert not list(exported["fp32"].parent.glob(".*")), "nothing is left behind"
 
 
@@ -190,6 +178,52 @@ def test_a_model_that_loses_too_much_is_not_written(models, data, tmp_path, monk
     assert report["dev"]["became_wrong"] > 10 and report["dev"]["p"] < 0.01 and report["dev"]["before"]["accuracy"] == 1.0
 
 
+# --- the processor ------------------------------------------------------------------------------------------------
+
+SKYLAKE = Processor("a Xeon", "GenuineIntel", 6, 85, 4, "Skylake-SP", ("avx2", "avx512f"))
+ZEN4 = Processor("an EPYC", "AuthenticAMD", 25, 17, 1, "Zen 4", ("avx2", "avx512f", "avx512_vnni"))
+
+
+def largest_weight(folder: Path) -> int:
+    "Of those in 8 bits."
+    graph = onnx.load(folder / "model.onnx").graph
+    return max(abs(onnx.numpy_helper.to_array(w).astype(int)).max() for w in graph.initializer if w.data_type == onnx.TensorProto.INT8)
+
+
+@pytest.mark.parametrize("method", ["dynamic", "static"])
+def test_weights_in_7_bits(models, data, tmp_path, method):
+    more = ("--calibrate" if method == "static" else "--dev", data["ner"])
+    report = succeed(models["ner"], "--out", tmp_path / "out", "--int8", method, "--reduce-range", *more)
+    assert report["about"]["quantisation"]["reduce_range"] is True
+    assert largest_weight(tmp_path / "out") == 64 and 2 * 255 * 64 < 2**15, "two products of the largest numbers fit 16 bits"
+    assert "weights in 7 bits" in (tmp_path / "out/README.md").read_text()
+    assert said(tmp_path / "out", rows=inputs("ner"))
+
+
+@pytest.mark.parametrize("found, options, warns", [
+    (SKYLAKE, ("--int8", "dynamic"), True), (SKYLAKE, ("--int8", "dynamic", "--reduce-range"), False), (SKYLAKE, (), False),
+    (ZEN4, ("--int8", "dynamic"), False),
+])  # fmt: skip
+def test_a_processor_that_overflows_is_named(models, data, tmp_path, monkeypatch, found, options, warns):
+    monkeypatch.setattr(export, "processor", lambda: found)
+    code, _, err = call(models["ner"], "--out", tmp_path / "out", *options)
+    assert code == 0 and ("warning: a Xeon (Skylake-SP) has no VNNI" in err) == warns, err
+    about = json.loads((tmp_path / "out/bertcourse.json").read_text())
+    assert about["processor"]["name"] == str(found) and about["processor"]["flags"] == list(found.flags)
+    shows_nothing = "this shows nothing for a processor with other 8-bit instructions (x86 without VNNI)"
+    assert (shows_nothing in err) == (shows_nothing in (tmp_path / "out/README.md").read_text()) == (options == ("--int8", "dynamic"))
+    monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
+    err = call(models["ner"], "--out", tmp_path / "zh", *options)[2]
+    assert ("警告：a Xeon (Skylake-SP) 没有 VNNI" in err) == warns
+
+
+def test_what_helps_a_model_that_loses_too_much(models, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "drop", lambda dev: 9.0)
+    for found, hint in ((SKYLAKE, "try --reduce-range, or FP32"), (ZEN4, "try --int8 static, or FP32")):
+        monkeypatch.setattr(export, "processor", lambda found=found: found)
+        refused(hint, models["ner"], "--out", tmp_path / "out", "--int8", "dynamic", "--dev", data["ner"], "--max-drop", 1, left=tmp_path / "out")
+
+
 def test_force_replaces_an_exported_model_and_nothing_else(models, exported, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(exported["classification"], out)
@@ -226,7 +260,7 @@ def test_a_full_disk_is_one_sentence(models, tmp_path, monkeypatch):
 # --- refusals -----------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("options, said", [
-    (["--int8", "static"], "--calibrate"), (["--calibrate", "DATA"], "--int8 static"), (["--int8", "dynamic", "--max-drop", "1"], "--dev"),
+    (["--reduce-range"], "--int8"), (["--int8", "static"], "--calibrate"), (["--calibrate", "DATA"], "--int8 static"), (["--int8", "dynamic", "--max-drop", "1"], "--dev"),
     (["--dev", "DATA", "--max-drop", "1"], "--int8"), (["--int8", "static", "--calibrate", "absent.txt"], "is not there"),
     (["--dev", "FOLDER"], "is a folder"), (["--int8", "fp4"], "invalid choice"), (["--max-drop", "-1"], "must be a number"),
     (["--int8", "dynamic", "--dev", "DATA", "--columns", "sentence=absent"], "absent"),
@@ -298,6 +332,13 @@ def test_runtime_is_for_exported_models(models):
 
 # --- bench --------------------------------------------------------------------------------------------------------
 
+@pytest.fixture
+def short_samples(monkeypatch):
+    "How long a sample takes is not what is tested."
+    monkeypatch.setattr(bench, "SAMPLE", 1e-3)
+
+
+@pytest.mark.usefixtures("short_samples")
 def test_bench_measures_every_pair(models, exported, data, tmp_path):
     pytest.importorskip("openvino")
     out = tmp_path / "found.json"
@@ -316,6 +357,7 @@ def test_bench_measures_every_pair(models, exported, data, tmp_path):
     assert scores[0]["scores"] == scores[1]["scores"] and scores[0]["agree"] == scores[1]["agree"] == 1.0
 
 
+@pytest.mark.usefixtures("short_samples")
 def test_bench_prints_a_table_in_both_languages(exported, monkeypatch):
     code, out, _ = BENCH.call(exported["fp32"], exported["classification"], "--lengths", "4", "--batches", "1")
     assert code == 0 and out.startswith("times as fast") and "fp32 (ort)" in out and "1.00" in out

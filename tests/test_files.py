@@ -1,6 +1,7 @@
 """`bertcourse.files`: data files as publishers write them, what was understood of them, and what is said where they are wrong."""
 
 import csv
+import gzip
 import io
 import itertools
 import json
@@ -129,12 +130,62 @@ GOOD = {  # task, file, its text, rows, where they stand, what is said after the
     "a token that is a full-width blank": ("ner", "a.txt", "\u3000 O\nb B-X\n", [{"tokens": ["\u3000", "b"], "ner_tags": ["O", "B-X"]}], [1], None),
     "remarks": ("ner", "a.conll", "# id f9 domain=en\n# O\nx _ _ B-X\n\n# id g3 domain=en\ny _ _ O\n",
                 [{"tokens": ["#", "x"], "ner_tags": ["O", "B-X"]}, {"tokens": ["y"], "ner_tags": ["O"]}], [2, 6], None),
+    "numbered, CoNLL-2003 as NeuroNLP2 has it": (
+        "ner", "a.txt", "1 ANNA NNP I-NP B-PER\n2 sleeps VBZ I-VP O\n\n1 London NNP I-NP B-LOC\n",
+        [{"tokens": ["ANNA", "sleeps"], "ner_tags": ["B-PER", "O"]}, {"tokens": ["London"], "ner_tags": ["B-LOC"]}], [1, 4],
+        "2 sentences, CoNLL, tokens in column 2, tags in the last (--columns changes it), 3 tokens, 2 entities (LOC: 1, PER: 1)"),
+    "counted from 0": ("ner", "a.txt", "0 ANNA NNP B-PER\n1 sleeps VBZ O\n\n0 London NNP B-LOC\n",
+                       [{"tokens": ["ANNA", "sleeps"], "ner_tags": ["B-PER", "O"]}, {"tokens": ["London"], "ner_tags": ["B-LOC"]}], [1, 4], None),
+    "counted through": ("ner", "a.txt", "1 ANNA B-PER\n2 sleeps O\n\n3 London B-LOC\n",
+                        [{"tokens": ["ANNA", "sleeps"], "ner_tags": ["B-PER", "O"]}, {"tokens": ["London"], "ner_tags": ["B-LOC"]}], [1, 4], None),
+    "numbers that are tokens": ("ner", "a.txt", "1984 CD B-MISC\nis VBZ O\n\n1985 CD O\n",
+                                [{"tokens": ["1984", "is"], "ner_tags": ["B-MISC", "O"]}, {"tokens": ["1985"], "ner_tags": ["O"]}], [1, 4], None),
+    "GermEval: the outer level": (
+        "ner", "a.tsv", "#\thttp://example.org/a [2009-10-17]\n1\tAnna\tB-PER\tO\n2\tlebt\tO\tO\n\n#\thttp://b [x]\n1\tUni\tB-ORG\tO\n2\tBerlin\tI-ORG\tB-LOC\n",
+        [{"tokens": ["Anna", "lebt"], "ner_tags": ["B-PER", "O"]}, {"tokens": ["Uni", "Berlin"], "ner_tags": ["B-ORG", "I-ORG"]}], [2, 6],
+        "2 sentences, CoNLL, tokens in column 2, tags in column 3 (--columns changes it), 4 tokens, 2 entities (ORG: 1, PER: 1)"),
+    "Universal NER": (
+        "ner", "a.conll", "# sent_id = x-1\n# text = Anna O lives\n1-2\tAnnas\t_\t_\t_\n1\tAnna\tB-PER\t-\t-\n2\tlives\tO\t-\t-\n",
+        [{"tokens": ["Anna", "lives"], "ner_tags": ["B-PER", "O"]}], [4],
+        "1 sentence, CoNLL, tokens in column 2, tags in column 3 (--columns changes it), 2 tokens, 1 entity (PER: 1)"),
+    "MultiCoNER": ("ner", "a.conll", "# id 0a1b-22\tdomain=en\nmy _ _ O\nlondon _ _ B-LOC\n\n\n# id 0a1b-23\tdomain=en\nanna _ _ B-PER\n",
+                   [{"tokens": ["my", "london"], "ner_tags": ["O", "B-LOC"]}, {"tokens": ["anna"], "ner_tags": ["B-PER"]}], [2, 7],
+                   "2 sentences, CoNLL, 3 tokens, 2 entities (LOC: 1, PER: 1)"),
+    "PAN-X": ("ner", "a.tsv", "en:Anna\tB-PER\nen::\tO\n\nen:Oslo\tB-LOC\n",
+              [{"tokens": ["Anna", ":"], "ner_tags": ["B-PER", "O"]}, {"tokens": ["Oslo"], "ner_tags": ["B-LOC"]}], [1, 4],
+              "2 sentences, CoNLL, the language before each token (en:) left out, 3 tokens, 2 entities (LOC: 1, PER: 1)"),
+    "Weibo": ("ner", "a.txt", "我0\tO\n是0\tO\n张0\tB-PER.NAM\n三1\tI-PER.NAM\n",
+              [{"tokens": [*"我是张三"], "ner_tags": ["O", "O", "B-PER.NAM", "I-PER.NAM"]}], [1],
+              "1 sentence, CoNLL, the digit behind each character (its place in the word) left out, 4 tokens, 1 entity (PER.NAM: 1)"),
+    "tokens that are numbers": ("ner", "a.txt", "1 O\n2 O\n\n1 B-X\n", [{"tokens": ["1", "2"], "ner_tags": ["O", "O"]},
+                                                                     {"tokens": ["1"], "ner_tags": ["B-X"]}], [1, 4], None),
+    "numbers that do not count": ("ner", "a.txt", "3 x O\n2 y O\n\n1 z B-X\n", [{"tokens": ["3", "2"], "ner_tags": ["O", "O"]},
+                                                                              {"tokens": ["1"], "ner_tags": ["B-X"]}], [1, 4], None),
     "BMES": ("ner", "a.bio", "高 B-NAME\n小 M-NAME\n勇 E-NAME\n， O\n男 S-SEX\n",
              [{"tokens": [*"高小勇，男"], "ner_tags": ["B-NAME", "I-NAME", "I-NAME", "O", "B-SEX"]}], [1],
              "1 sentence, CoNLL, 5 tokens, 2 entities (NAME: 1, SEX: 1)"),
     "BILOU": ("ner", "a.conll", "a B-X\nb I-X\nc L-X\nd U-Y-Z\n", [{"tokens": [*"abcd"], "ner_tags": ["B-X", "I-X", "I-X", "B-Y-Z"]}], [1], None),
     "IOB1": ("ner", "a.conll", "a I-X\nb B-X\nc I-Y\nd O\ne I-Y\n", [{"tokens": [*"abcde"], "ner_tags": ["I-X", "B-X", "I-Y", "O", "I-Y"]}], [1],
              "1 sentence, CoNLL, 5 tokens, 4 entities (X: 2, Y: 2)"),
+    "bare kinds beside O": ("ner", "a.conll", "a O\nb PER\nc PER\nd LOC\ne O\n\nf PER\ng O\nh O\n",
+                            [{"tokens": [*"abcde"], "ner_tags": ["O", "B-PER", "I-PER", "B-LOC", "O"]}, {"tokens": [*"fgh"], "ner_tags": ["B-PER", "O", "O"]}],
+                            [1, 7], "2 sentences, CoNLL, no B- or I-: neighbours with the same label are one entity, 8 tokens, 3 entities (LOC: 1, PER: 2)"),
+    "letters without a kind": ("ner", "a.conll", "a O\nb B\nc I\nd O\n", [{"tokens": [*"abcd"], "ner_tags": ["O", "B-ENTITY", "I-ENTITY", "O"]}],
+                               [1], "1 sentence, CoNLL, tags without a kind: called ENTITY, 4 tokens, 1 entity (ENTITY: 1)"),
+    "the letter at the end": ("ner", "a.conll", "a PER-B\nb PER-I\nc O\nd LOC-S\n", [{"tokens": [*"abcd"], "ner_tags": ["B-PER", "I-PER", "O", "B-LOC"]}],
+                              [1], "1 sentence, CoNLL, the letter of each tag stands at its end, 4 tokens, 2 entities (LOC: 1, PER: 1)"),
+    "parts of speech": ("ner", "a.txt", "# #\nThe DT\ndog NN\nbarks VBZ\n", [{"tokens": ["#", "The", "dog", "barks"], "ner_tags": ["#", "DT", "NN", "VBZ"]}],
+                        [1], "1 sentence, CoNLL, a label for each word, no entities, 4 tokens, 4 labels (#: 1, DT: 1, NN: 1, VBZ: 1)"),
+    "lower-case ones, and one called O": ("ner", "a.txt", "我 r\n爱 v\n北京 ns\n\n你 r\n爱 v\n她 O\n北京 ns\n我 r\n", [
+        {"tokens": ["我", "爱", "北京"], "ner_tags": ["r", "v", "ns"]},
+        {"tokens": ["你", "爱", "她", "北京", "我"], "ner_tags": ["r", "v", "O", "ns", "r"]}], [1, 5], None),
+    "CoNLL-U": ("ner", "a.conllu", "# text = Dogs don't\n1\tDogs\tdog\tNOUN\tNNS\t_\t0\troot\t_\t_\n2-3\tdon't\t_\t_\t_\t_\t_\t_\t_\t_\n"
+                "2\tdo\tdo\tAUX\tVBP\t_\t1\taux\t_\t_\n3\tn't\tnot\tPART\tRB\t_\t1\tadvmod\t_\tSpaceAfter=No\n",
+                [{"tokens": ["Dogs", "do", "n't"], "ner_tags": ["NOUN", "AUX", "PART"]}], [2],
+                "1 sentence, CoNLL, tokens in column 2, tags in column 4 (--columns changes it), a label for each word, no entities, 3 tokens, "
+                "3 labels (AUX: 1, NOUN: 1, PART: 1)"),
+    "parts of speech in JSON": ("ner", "a.json", lines({"words": ["Anna", "wept"], "tags": ["PROPN", "VERB"]}),
+                                [{"tokens": ["Anna", "wept"], "ner_tags": ["PROPN", "VERB"]}], [1], None),
     "NER in JSON": ("ner", "a.json", lines({"words": ["Anna", "wept"], "tags": ["B-PER", "O"]}), [{"tokens": ["Anna", "wept"], "ner_tags": ["B-PER", "O"]}],
                     [1], "1 sentence, JSON lines, tokens (words) + ner_tags (tags), 2 tokens, 1 entity (PER: 1)"),
     "a text and its tags": ("ner", "a.jsonl", lines({"text": "我爱", "labels": ["O", "S-X"]}), [{"tokens": ["我", "爱"], "ner_tags": ["O", "B-X"]}], [1], None),
@@ -156,6 +207,11 @@ GOOD = {  # task, file, its text, rows, where they stand, what is said after the
         {"text": "b", "answer_start": 4}, {"text": "aaa", "answer_start": 0}]}]}]}]}),
                                [{"id": "1.1.1", "context": "aaa b", "question": "?", "answers": {"text": ["b", "aaa"], "answer_start": [4, 0]}}],
                                ["1.1.1"], None),
+    "an alternative without a place": (
+        "qa", "a.json", squad({"answers": [{"text": "cow", "answer_start": 0}, {"text": "cat", "answer_start": 11}]}, answer("cow", 0)),
+        [{"id": "q1", "context": "my dog, my cat", "question": "who?", "answers": {"text": ["cat", "cow"], "answer_start": [11, -1]}}], ["q1"],
+        "1 question, SQuAD JSON, 1 context, 0 unanswerable, 0 answers moved, 1 alternative answer without a certain place, for scoring only, "
+        "1 skipped: no certain place for the answer"),
     "twice, one over the other": ("qa", "a.json", squad(answer("aa", 3), answer("b", 3), context="aaab"),
                                   [{"id": "q2", "context": "aaab", "question": "who?", "answers": {"text": ["b"], "answer_start": [3]}}], ["q2"], None),
     "characters beyond 16 bits": ("qa", "a.json", squad(answer("狗", 4), context="\U0001f436我的狗"),
@@ -279,6 +335,121 @@ def test_big_endian(tmp_path):
     assert read("sentiment", put(tmp_path, "a.tsv", "\ufeffgood\t1\n", "utf-32-be")).rows == [one("good", "1")]
 
 
+# --- as their publishers write them -------------------------------------------------------------------------------
+
+ENTITY = [{"tokens": ["口", "罩"], "ner_tags": ["B-X", "I-X"]}]
+FOUND_OUT = {  # task, file, its text, first row, what the summary has to say
+    "Weibo": ("ner", "weiboNER_2nd_conll.train", "口0\tB-X\n罩1\tI-X\n", ENTITY[0], "CoNLL, read as conll (by content; --format changes it), the digit behind"),
+    "no ending": ("ner", "eng", "口 B-X\n罩 I-X\n", ENTITY[0], "read as conll (by content; --format"),
+    "SICK, classes": ("pairs", "SICK.txt", "pair_ID\tsentence_A\tsentence_B\tentailment_label\trelatedness_score\n1\ta\tb\tNEUTRAL\t4.5\n",
+                      pair("a", "b", "NEUTRAL"), "read as tsv (by content"),
+    "SICK, numbers": ("similarity", "SICK_train.txt", "pair_ID\tsentence_A\tsentence_B\trelatedness_score\tentailment_judgment\n1\ta\tb\t4.5\tNEUTRAL\n",
+                      pair("a", "b", 4.5), "label (relatedness_score)"),
+    "MRPC": ("pairs", "msr_paraphrase_train.txt", '\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n1\t7\t8\t"a" said\tb "c\n',
+             pair('"a" said', 'b "c', "1"), "label (Quality) + sentence1 (#1 String) + sentence2 (#2 String)"),
+    "QQP": ("pairs", "train.tsv", "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n0\t1\t2\ta\tb\t0\n", pair("a", "b", "0"), "(is_duplicate)"),
+    "STS-B": ("similarity", "train.tsv", "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2\tscore\n0\tx\tx\tx\t1\tn\tn\ta\tb\t5.000\n",
+              pair("a", "b", 5.0), "label (score)"),
+    "MNLI": ("nli", "dev_matched.tsv", "index\tpromptID\tsentence1\tsentence2\tlabel1\tlabel2\tgold_label\n0\t1\ta\tb\tneutral\tx\tentailment\n",
+             pair("a", "b", "entailment"), "label (gold_label)"),
+    "QNLI": ("pairs", "dev.tsv", "index\tquestion\tsentence\tlabel\n0\ta\tb\tentailment\n", pair("a", "b", "entailment"), "sentence2 (sentence)"),
+    "SST-2": ("sentiment", "dev.tsv", "sentence\tlabel\na\t1\n", one("a", "1"), "sentence + label"),
+    "CoLA": ("classification", "in_domain_train.tsv", "gj04\t1\t\tOur friends.\ngj04\t0\t*\tThe more.\n", one("Our friends.", "1"), "label + sentence"),
+    "SNLI": ("nli", "snli.jsonl", lines({"gold_label": "neutral", "sentence1": "a", "sentence2": "b", "annotator_labels": []}), pair("a", "b", "neutral"), "(gold_label)"),
+    "XNLI's training set": ("nli", "multinli.train.zh.tsv", "premise\thypo\tlabel\na\tb\tneutral\n", pair("a", "b", "neutral"), "sentence2 (hypo)"),
+    "LCQMC": ("pairs", "dev.tsv", "text_a\ttext_b\tlabel\na\tb\t1\n", pair("a", "b", "1"), "sentence1 (text_a)"),
+    "ChnSentiCorp": ("sentiment", "train.tsv", "label\ttext_a\n1\ta\n", one("a", "1"), "sentence (text_a)"),
+    "ChnSentiCorp, hotels": ("sentiment", "ChnSentiCorp_htl_all.csv", 'label,review\n1,"a, b"\n', one("a, b", "1"), "sentence (review)"),
+    "IMDb": ("sentiment", "IMDB Dataset.csv", "review,sentiment\na,positive\n", one("a", "positive"), "label (sentiment)"),
+    "TNEWS": ("classification", "train.json", lines({"label": "108", "label_desc": "news_edu", "sentence": "a", "keywords": ""}), one("a", "108"), "sentence"),
+    "CSL": ("pairs", "train.json", lines({"id": 1, "abst": "a", "keyword": ["b", "c"], "label": "1"}), pair("a", "b、c", "1"), "sentence2 (keyword)"),
+    "a .txt with commas": ("sentiment", "a.txt", "label,text\n1,a\n", one("a", "1"), "CSV with header"),
+    "JSON lines called .txt": ("sentiment", "a.txt", lines(one("a", 1)), one("a", "1"), "read as json (by content"),
+    "Excel's separator": ("sentiment", "a.csv", "sep=;\nsentence;label\na, b;1\n", one("a, b", "1"), "CSV (;) with header"),
+    "another separator": ("sentiment", "a.csv", "sep=|\r\nsentence|label\r\na|1\r\n", one("a", "1"), "CSV (|) with header"),
+    "a long field": ("sentiment", "a.csv", f'sentence,label\n"{"a" * 200_000}",1\n', one("a" * 200_000, "1"), "1 row"),
+    "GB18030": ("sentiment", "a.csv", "sentence,label\n这部电影很好看,1\n服务太差了,0\n".encode("gb18030"), one("这部电影很好看", "1"),
+                "decoded as GB18030 (guessed; --encoding changes it)"),
+    "Latin-1": ("sentiment", "a.tsv", "sentence\tlabel\nZoë a été là\t1\n".encode("latin-1"), one("Zoë a été là", "1"), "decoded as CP1252 (guessed"),
+    "Latin-1, old Mac": ("sentiment", "a.tsv", b"sentence\tlabel\ra\t1\rcaf\xe9 au lait\t1\r", one("a", "1"), "decoded as CP1252 (guessed"),
+    "UTF-16 without a mark": ("sentiment", "a.tsv", "sentence\tlabel\na\t1\n".encode("utf-16-le"), one("a", "1"), "decoded as UTF-16 (guessed"),
+    "packed": ("sentiment", "a.tsv.gz", gzip.compress("sentence\tlabel\n好\t1\n".encode()), one("好", "1"), "TSV with header, sentence + label"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FOUND_OUT)
+def test_as_published(case, tmp_path):
+    task, name, text, first, part = FOUND_OUT[case]
+    found = read(task, put(tmp_path, name, text))
+    assert found.rows[0] == first and part in found.understood.en, found.understood.en
+
+
+def test_cmrc_in_its_own_form(tmp_path):
+    qas = [{"query_text": "谁？", "query_id": "DEV_0_QUERY_0", "answers": ["小王", "小王和他"]}, {"query_text": "哪？", "query_id": "Q1", "answers": ["没有"]}]
+    passages = [{"context_id": "DEV_0", "context_text": "小王和他的朋友。小王笑了。", "qas": qas, "title": "t"}]
+    found = read("qa", put(tmp_path, "cmrc2018_dev.json", json.dumps(passages)))
+    assert found.rows == [{"id": "DEV_0_QUERY_0", "context": "小王和他的朋友。小王笑了。", "question": "谁？",
+                           "answers": {"text": ["小王", "小王和他"], "answer_start": [0, 0]}}]
+    assert "1 question whose answer occurs several times: the first occurrence is taken" in found.understood.en
+    assert found.skipped.total() == 1
+
+
+@pytest.mark.parametrize("qa, says", [
+    ("a", "no 'query_text' that is text: CMRC has"),
+    ({"query_text": "谁？", "answers": "小王"}, "no 'answers' that is a list"),  # once read as two answers of a character each
+    ({"query_text": "谁？", "answers": 5}, "no 'answers' that is a list"),
+    ({"query_text": "谁？", "answers": ["小王", 5]}, "'answers' is not text but 5"),
+    ({"query_text": "谁？"}, "no 'answers'"),
+])  # fmt: skip
+def test_cmrc_with_faults(tmp_path, qa, says):
+    assert says in said(read, "qa", put(tmp_path, "dev.json", json.dumps([{"context_text": "小王笑了。", "qas": [qa]}])))
+
+
+def test_cmrc_without_labels(tmp_path):
+    path = put(tmp_path, "test.json", json.dumps([{"context_text": "小王笑了。", "qas": [{"query_text": "谁？", "query_id": "1"}]}]))
+    assert read("qa", path, labelled=False).rows == [{"id": "1", "context": "小王笑了。", "question": "谁？"}]
+    assert read("qa", path, labelled=None).rows == read("qa", path, labelled=False).rows
+
+
+def test_a_broken_row_of_a_large_published_table_is_left_out_and_said(tmp_path):
+    rows = [f"a{i}\tb\t{i % 2}" for i in range(2_000)]
+    found = read("pairs", put(tmp_path, "train.tsv", "\n".join(["question1\tquestion2\tis_duplicate", *rows[:50], "cut", *rows[50:]])))
+    assert len(found) == 2_000 and "1 row without 3 fields left out (first: line 52)" in found.understood.en
+    few = put(tmp_path, "few.tsv", "\n".join(["question1\tquestion2\tis_duplicate", *rows[:50], "cut"]))
+    assert said(read, "pairs", few).startswith("few.tsv, line 52: the header has 3 fields, this row 1")
+
+
+def test_columns_by_number(tmp_path):
+    table = put(tmp_path, "a.tsv", "x\t1\ty\ta\nx\t0\ty\tb\n")
+    assert read("classification", table, {"sentence": "4", "label": "2"}).rows == [one("a", "1"), one("b", "0")]
+    conll = put(tmp_path, "a.conll", "B-PER Anna NNP O\nO wept VBD O\n")
+    assert read("ner", conll, {"tokens": "2", "ner_tags": "1"}).rows == [{"tokens": ["Anna", "wept"], "ner_tags": ["B-PER", "O"]}]
+    assert said(read, "ner", conll, {"tokens": "9"}) == "a.conll, line 1: 4 columns, and column 9 is wanted: mend the line, or --columns"
+    assert said(read, "classification", table, {"sentence": "9", "label": "2"}).startswith("a.tsv, line 1: no column '9', only 1, 2, 3, 4")
+
+
+def test_format_and_encoding_can_be_named(tmp_path):
+    quoted = put(tmp_path, "a.txt", '"a\tb",1\n"c",0\n')
+    assert read("sentiment", quoted, format="csv").rows == [one("a\tb", "1"), one("c", "0")]
+    assert said(read, "sentiment", quoted, format="conll") == "sentiment is not read from 'conll': name tsv, csv, json"
+    big5 = put(tmp_path, "b.tsv", "很好\t1\n".encode("big5"))
+    assert read("sentiment", big5, encoding="big5").rows == [one("很好", "1")]
+    assert said(read, "sentiment", big5, encoding="ascii").startswith("b.tsv, line 1: not ASCII: save the file as UTF-8")
+    assert said(read, "sentiment", big5, encoding="klingon") == "there is no encoding 'klingon': name one such as utf-8, gb18030 or latin-1"
+
+
+@pytest.mark.parametrize(("task", "text", "example"), [
+    ("classification", "fine film\t1\n", "  line 1: fine film → 1"),
+    ("pairs", "a\tb\tyes\n", "  line 1: a | b → yes"),
+    ("ner", "it O\n\nAnna B-PER\nwept O\n", "  line 3: Anna/B-PER wept/O"),
+    ("qa", squad(answer("dog", 3)), "  question q1: who? → dog"),
+    ("qa", squad({"answers": []}), "  question q1: who? → (no answer)"),
+])  # fmt: skip
+def test_one_row_is_shown_as_it_was_understood(task, text, example, tmp_path):
+    assert read(task, put(tmp_path, "a.json" if task == "qa" else "a.txt", text)).example.en == example
+
+
+
 # --- what is refused ----------------------------------------------------------------------------------------------
 
 NLI = "sentence1\tsentence2\tlabel\n"
@@ -296,7 +467,6 @@ BAD = {  # task, file, its text, how the sentence begins, or a part of it after 
     "unknown names, numbers below": ("sentiment", "a.tsv", "opinion\tstars\na\t1\nb\t5\n", "a.tsv, line 1: opinion, stars looks like a header"),
     "unknown names, words below": ("sentiment", "a.csv", "opinion,verdict\n" + "a,good\nb,bad\n" * 9, "a.csv, line 1: opinion, verdict looks like a header"),
     "unknown names, numbers wanted": ("regression", "a.csv", "opinion,stars\na,1\nb,2\n", "a.csv, line 1: opinion, stars looks like a header"),
-    "CoLA": ("classification", "a.tsv", "gj04\t1\t*\tThe dog.\n", "a.tsv, line 1: no known column name in the first row, and 4 fields instead of 2: call"),
     "one field": ("sentiment", "a.tsv", "nothing but text\n", "a.tsv, line 1: no known column name in the first row, and 1 field instead of 2"),
     "two of a name": ("sentiment", "a.tsv", "text\ttext\tlabel\na\tb\t1\n", "a.tsv, line 1: two columns are called 'text': rename one"),
     "only a header": ("sentiment", "a.tsv", "sentence\tlabel\n", "…a.tsv holds no rows: name a file with data"),
@@ -305,13 +475,15 @@ BAD = {  # task, file, its text, how the sentence begins, or a part of it after 
     "an empty array": ("sentiment", "a.json", "[]", "…a.json holds no rows"),
     "plus and minus": ("pairs", "a.tsv", NLI + "a\tb\t-\nc\td\t+\n", "…a.tsv, line 3: labels + and -, but - means"),
     "nothing agreed on": ("nli", "a.tsv", NLI + "a\tb\t-\n", '…a.tsv holds no rows (1 skipped: label "-"): name'),
-    "a spreadsheet": ("sentiment", "a.xlsx", "PK", "a.xlsx: let the name end in .json, .jsonl, .csv, .tsv, after what it holds"),
-    "no ending": ("ner", "a", "a O", "a: let the name end in .conll, .txt, .tsv, .bio, .json, .jsonl"),
-    "documents in a table": ("text", "a.tsv", "text\n", "a.tsv: let the name end in .json, .jsonl"),
-    "another's alphabet": ("sentiment", "a.tsv", "sentence\tlabel\na\t1\n很好\t1\n".encode("gbk"), "a.tsv, line 3: not UTF-8: save the file as UTF-8"),
-    "another's, old Mac": ("sentiment", "a.tsv", b"sentence\tlabel\ra\t1\rcaf\xe9\t1\r", "a.tsv, line 3: not UTF-8"),
     "half a UTF-16": ("sentiment", "a.tsv", "\ufeffa\t1\n\U0001f436\t1\n".encode("utf-16-le")[:-9], "a.tsv, line 2: not UTF-16: save the file as UTF-8"),
-    "UTF-16 without a mark": ("sentiment", "a.tsv", "a\t1\n".encode("utf-16-le"), "a.tsv, line 1: not UTF-8"),
+    "a spreadsheet": ("sentiment", "a.xlsx", b"PK\x03\x04\x14\0", "a.xlsx is a zip archive or an Excel workbook: save it as CSV or JSON lines in UTF-8"),
+    "Parquet": ("sentiment", "a.parquet", b"PAR1\x15\x04", "a.parquet is a Parquet file: save it as CSV or JSON lines"),
+    "documents in a table": ("text", "a.tsv", "text\n", "a.tsv is no JSON: text reads json"),
+    "questions in a table": ("qa", "a.tsv", "question\tcontext\n", "a.tsv is no JSON: qa reads squad, json"),
+    "UTF-8 with a damaged byte": ("sentiment", "a.tsv", "sentence\tlabel\n很好\t1\n太差了".encode() + b"\xc4\t0\n",
+                                  "a.tsv, line 3: not UTF-8: save the file as UTF-8, or name its encoding with --encoding"),
+    "no text": ("sentiment", "a.tsv", bytes(range(256)) * 4, "a.tsv, line 2: not UTF-8"),
+    "a damaged archive": ("sentiment", "a.tsv.gz", b"\x1f\x8b\x08\0abc", "a.tsv.gz is damaged ("),
     "NaN": ("sentiment", "a.jsonl", '{"sentence": "a", "label": NaN}\n', "a.jsonl, line 1: the label is empty"),
     "a number without end": ("sentiment", "a.jsonl", f'{{"sentence": "a", "label": {"9" * 5000}}}', "a.jsonl, line 1: not valid JSON (a number of thousands"),
     "another in SQuAD": ("qa", "a.json", f'{{"data": {"9" * 5000}}}', "a.json: not valid JSON (a number of thousands of digits): mend it"),
@@ -339,7 +511,12 @@ BAD = {  # task, file, its text, how the sentence begins, or a part of it after 
     "one and two sentences": ("regression", "a.jsonl", lines(pair("a", "b", 1), one("a", 1)), "a.jsonl, line 2: only sentence, label, the rows before"),
     "no tag": ("ner", "a.conll", "a O\nb B-X\nc\n", "a.conll, line 3: no tag such as O or B-PER after 'c': write one"),
     "no tag after a tab": ("ner", "a.conll", "a\tO\n\nc\t\n", "a.conll, line 3: no tag such as O or B-PER after 'c'"),
-    "no such tag": ("ner", "a.conll", "a O\nb person\n", "a.conll, line 2: no tag such as O or B-PER after 'b'"),
+    "no such tag": ("ner", "a.conll", "c B-X\nb person\n", "a.conll, line 2: no tag such as O or B-PER after 'b'"),
+    "a text, no tags": ("ner", "a.txt", "my dog\nyour cat\n\nour hen\n", "a.txt, line 1: no tag such as O or B-PER after 'my'"),
+    "a text with a tag-like end": ("ner", "a.txt", "The DT\ndog NN\nbarks loudly VBZ\n", "a.txt, line 1: no tag such as O or B-PER after 'The'"),
+    "numbers in a column": ("ner", "a.conll", "a 0\nb 1\nc 0\nd 0\n", "a.conll, line 1: no tag such as O or B-PER after 'a'"),
+    "an empty tag": ("ner", "a.jsonl", lines({"tokens": ["a"], "ner_tags": [""]}), 'a.jsonl, line 1: "" is no tag'),
+    "a tag of another kind": ("ner", "a.jsonl", lines({"tokens": ["a", "b"], "ner_tags": ["B-X", "NN"]}), 'a.jsonl, line 1: "NN" is no tag'),
     "no token": ("ner", "a.conll", "a\tO\n\tO\n", "a.conll, line 2: no token before 'O': write one"),
     "an old Mac's lines": ("ner", "a.conll", "a O\rb\rc O\r", "a.conll, line 2: no tag"),
     "only breaks": ("ner", "a.conll", "\n\t\n", "…a.conll holds no rows"),
@@ -400,7 +577,7 @@ def test_columns_that_are_not_there(tmp_path):
     assert said(read, "sentiment", json_lines, {"sentence": "b"}).startswith("a.jsonl, line 1: no column 'b', only a")
     assert said(read, "sentiment", table, {"text": "opinion"}) == (
         "columns has 'text', which sentiment has not: name sentence, label, id")
-    assert said(read, "ner", conll, {"tokens": "word"}).startswith("a.conll: in a CoNLL file the token comes first")
+    assert said(read, "ner", conll, {"tokens": "word"}).startswith("a.conll: the columns of a CoNLL file have numbers: tokens=1,ner_tags=4")
     assert said(read, "qa", put(tmp_path, "a.json", squad({})), {"question": "q"}).startswith("a.json: what the parts of a SQuAD file are called")
     wide = put(tmp_path, "b.tsv", "label\t" + "\t".join("x" * 50 + str(i) for i in range(99)) + "\n" + "\t" * 98 + "1\t\n")
     assert len(said(read, "sentiment", wide)) < 500
@@ -643,7 +820,7 @@ def test_a_long_stream_takes_no_memory(make):
             tracemalloc.stop()
 
     peak(10)  # what is cached at first use
-    assert peak(5_000) < peak(100) + 100_000
+    assert peak(50_000) < 1_000_000  # kept rows would take over 10 MB; other threads of pytest's worker may take some kB meanwhile
 
 
 # --- the module, and real data ------------------------------------------------------------------------------------

@@ -10,10 +10,12 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import commands
 import pytest
+import shared
 import torch
 import transformers
 from commands import HAN, weights
@@ -27,7 +29,7 @@ from bertcourse.corpus_tasks import TOY_TASKS, dataset, examples
 FILES = {"README.md", "bertcourse.json", "config.json", "curves.png", "history.jsonl", "metrics.json", "model.safetensors",
          "tokenizer.json", "tokenizer_config.json"}
 TASKS = {  # command's task: the toy world's, ending of the files, metrics
-    "classification": ("polarity", "jsonl", {"accuracy", "macro_f1", "mcc"}),
+    "classification": ("polarity", "jsonl", {"accuracy", "macro_f1", "mcc", "f1"}),
     "pairs": ("nli", "jsonl", {"accuracy", "macro_f1", "mcc"}),
     "regression": ("similarity", "jsonl", {"pearson", "spearman", "mse"}),
     "ner": ("ner", "conll", {"f1", "precision", "recall", "accuracy"}),
@@ -40,7 +42,7 @@ call, succeed, refused, in_both_languages = FINETUNE.call, FINETUNE.succeed, FIN
 
 @pytest.fixture(autouse=True, scope="module")
 def surroundings():
-    with commands.surroundings():
+    with commands.surroundings(), shared.cached_curves(finetune):
         yield
 
 
@@ -219,38 +221,111 @@ def test_what_was_understood_is_said(data, tmp_path, monkeypatch):
     argv = [*data["classification"], "--model", "tiny", "--steps", 4, "--batch-size", 8]
     code, out, err = call(*argv, "--out", tmp_path / "m")
     lines = err.splitlines()
-    assert code == 0 and not HAN.search(err + out) and len(lines) == 7
+    assert code == 0 and not HAN.search(err + out) and len(lines) == 10
+    assert all(line.startswith("  line 1: ") and line.endswith(("→ positive", "→ negative")) for line in lines[1:6:2])
+    lines = lines[0:6:2] + lines[6:]
     for line, option in zip(lines, ("--train", "--dev", "--test")):
         assert file_of(argv, option).name in line
     assert re.fullmatch(r"length \d+ pieces \(auto\): .* of the texts are longer and cut", lines[3])
     assert lines[4] == "model tiny: BertForSequenceClassification, 4 × 128, 1,093,378 parameters; newly initialised: classifier"
     assert lines[5].startswith("4 steps of 8, learning rate 0.001 (auto, width 128), precision ") and "language en" in lines[5]
-    assert re.fullmatch(r"epoch 0.8, step 4 of 4: loss \S+; dev: accuracy \S+%, macro_f1 \S+%, mcc \S+", lines[6])
+    assert re.fullmatch(r"epoch 0.8, step 4 of 4: loss \S+; dev: accuracy \S+%, macro_f1 \S+%, mcc \S+, f1 \S+%", lines[6])
     assert f"model card: {tmp_path / 'm' / 'README.md'}" in out and len(out.splitlines()) == 4
     monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
     code, out, err = call(*argv, "--out", tmp_path / "zh")
-    assert code == 0 and all(map(HAN.search, err.splitlines())) and "模型卡" in out
+    assert code == 0 and all(HAN.search(line) for line in err.splitlines()) and "模型卡" in out
 
 
 def test_a_part_of_the_training_file_is_held_out(data, tmp_path):
     argv = [*only_train(data["regression"]), *FAST[:-1]]
     code, _, err = call(*argv, "--out", tmp_path / "a")
-    assert code == 0 and "no --dev: 4 rows of the training file are held out for it (seed 0), 36 are left" in err
+    assert code == 0 and "no --dev: 4 rows of the training file held out for it (seed 0), 36 are left" in err
     metrics = json.loads((tmp_path / "a/metrics.json").read_text())
     assert metrics["data"]["rows"] == {"train": 36, "dev": 4} and metrics["data"]["held_out"] and metrics["test"] == {}
     assert "held out" in (tmp_path / "a/README.md").read_text(encoding="utf-8")
+
+
+def test_answers_may_be_as_long_as_those_of_the_training(tmp_path, monkeypatch):
+    context = "the " + "red and green and " * 12 + "blue house"
+    rows = [{"question": f"what is number {i}?", "context": context, "answers": [{"text": context[4:], "answer_start": 4}]} for i in range(12)]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    argv = ["--task", "qa", "--train", tmp_path / "t.jsonl", "--dev", tmp_path / "d.jsonl", *FAST[:-1]]
+    shutil.copyfile(tmp_path / "t.jsonl", tmp_path / "d.jsonl")
+    code, _, err = call(*argv, "--out", tmp_path / "m")
+    kept = json.loads((tmp_path / "m/bertcourse.json").read_text())["max_answer_length"]
+    assert code == 0 and f"answers of at most {kept} pieces (auto)" in err and 38 <= kept <= 60
+    succeed(*argv, "--max-answer-length", 7, "--out", tmp_path / "n")
+    assert json.loads((tmp_path / "n/bertcourse.json").read_text())["max_answer_length"] == 7
+    in_both_languages(monkeypatch, "--max-answer-length is for --task qa, not for ner", "--task", "ner", "--train", tmp_path / "t.jsonl", *FAST,
+                      "--max-answer-length", 7, "--out", tmp_path / "x")
+
+
+def test_names_that_are_not_utf8(data, tmp_path, monkeypatch):
+    folder = tmp_path / os.fsdecode("训练".encode("gbk"))
+    try:
+        folder.mkdir()
+    except (OSError, UnicodeError):
+        pytest.skip("this file system takes UTF-8 only")
+    file, source = folder / os.fsdecode("训练.jsonl".encode("gbk")), file_of(data["classification"], "--train")
+    shutil.copyfile(source, file)
+    argv = ["--task", "classification", "--train", file, *FAST]
+    metrics = succeed(*argv, "--out", tmp_path / "m")
+    assert metrics["files"][0]["name"] == "ѵ\ufffd\ufffd.jsonl" and "ѵ\ufffd\ufffd" in (tmp_path / "m/README.md").read_text(encoding="utf-8")
+    assert succeed("--out", tmp_path / "m", "--resume") == metrics
+    in_both_languages(monkeypatch, "ѵ\ufffd\ufffd/m is not UTF-8 at byte", *argv, "--out", folder / "m")
+    (tmp_path / "m").rename(folder / "m")
+    in_both_languages(monkeypatch, "ѵ\ufffd\ufffd/m is not UTF-8 at byte", *argv[:4], "--model", folder / "m", *FAST[2:], "--out", tmp_path / "n")
+    job = finetune.Job("classification", "tiny", {}, {"train": str(file)}, [], "")
+    job.write(tmp_path / "run.json")
+    assert Path(json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))["paths"]["train"]).is_file()
+
+
+def test_a_name_that_may_mean_two_models_is_refused(data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    argv = [*only_train(data["classification"]), "--steps", 1, "--batch-size", 4, "--precision", "no", "--quiet"]
+    (tmp_path / "tiny").mkdir()
+    in_both_languages(monkeypatch, "tiny is both a model of the course and a path here: write bertcourse:tiny or ./tiny",
+                      *argv, "--model", "tiny", "--out", tmp_path / "m", left=tmp_path / "m")
+    in_both_languages(monkeypatch, "the course has no 'bertcourse:big': write bertcourse:tiny or bertcourse:base",
+                      *argv, "--model", "bertcourse:big", "--out", tmp_path / "m", left=tmp_path / "m")
+    assert "has no config.json" in call(*argv, "--model", "./tiny", "--out", tmp_path / "m")[2]
+    metrics = succeed(*argv, "--model", "bertcourse:tiny", "--out", tmp_path / "m")
+    assert metrics["model"] == "tiny"
+    (tmp_path / "tiny").rmdir()
+    assert succeed("--model", "tiny", "--out", tmp_path / "m", "--resume") == metrics
 
 
 def test_questions_about_a_passage_stay_together():
     train = Dataset.from_dict({"context": [f"passage {i // 5}" for i in range(50)], "question": [str(i) for i in range(50)]})
     parts = finetune.hold_out(train, 0, "f")
     assert len(parts["dev"]) == 5 and len(parts["train"]) == 45 and not {*parts["dev"]["context"]} & {*parts["train"]["context"]}
-    assert finetune.hold_out(train, 0, "f")["dev"][:] == parts["dev"][:] != finetune.hold_out(train, 1, "f")["dev"][:]
+    assert finetune.hold_out(train, 0, "f")["dev"][:] == parts["dev"][:] != finetune.hold_out(train, 2, "f")["dev"][:]
     for n in (2, 3, 9, 11, 26, 100):
         rows = Dataset.from_dict({"sentence": [str(i) for i in range(n)]})
         parts = finetune.hold_out(rows, 3, "f")
         assert sorted([*parts["dev"]["sentence"], *parts["train"]["sentence"]], key=int) == rows["sentence"][:]
         assert len(parts["dev"]) == max(1, round(n / 10))
+
+
+def test_every_class_gives_its_share():
+    counts = {0: 900, 1: 90, 2: 10, 3: 1}
+    labels = [label for label, n in counts.items() for _ in range(n)]
+    rows = Dataset.from_dict({"sentence": [str(i) for i in range(len(labels))], "label": labels})
+    for seed in range(5):
+        held = Counter(finetune.hold_out(rows, seed, "f")["dev"]["label"])
+        assert held.total() == 100 and held[3] == 0 and all(abs(held[label] - n / 10) <= 1 for label, n in counts.items()), held
+    numbers = Dataset.from_dict({"sentence": [str(i) for i in range(1000)], "label": [i / 100 for i in range(1000)]})
+    held = finetune.hold_out(numbers, 0, "f")["dev"]["label"]
+    assert all(9 <= sum(low <= label < low + 1 for label in held) <= 11 for low in range(10))
+
+
+def test_the_same_input_is_never_on_both_sides():
+    rows = Dataset.from_dict({"sentence1": [str(i % 20) for i in range(200)], "sentence2": ["x"] * 200, "label": [i % 2 for i in range(200)]})
+    parts = finetune.hold_out(rows, 0, "f")
+    assert len(parts["dev"]) == 20 and not {*parts["dev"]["sentence1"]} & {*parts["train"]["sentence1"]}
+    words = Dataset.from_dict({"tokens": [[str(i % 20)] for i in range(200)], "ner_tags": [[0]] * 200})
+    parts = finetune.hold_out(words, 0, "f")
+    assert not {*map(tuple, parts["dev"]["tokens"])} & {*map(tuple, parts["train"]["tokens"])}
 
 
 def test_chinese_is_noticed(tmp_path):
@@ -368,7 +443,7 @@ CONTENTS = [  # task, name, training file, more options, what the sentence says
     ("regression", "t.tsv", TABLE.replace("down", "3").replace("up", "3"), [], "every label in t.tsv is 3"),
     ("classification", "t.tsv", "", [], "t.tsv"),
     ("classification", "t.tsv", "sentence\tlabel\n", [], "t.tsv"),
-    ("classification", "t.tsv", TABLE.encode() + b"the \xff\tup\n", [], "line 4"),
+    ("classification", "t.tsv", TABLE.encode() + "Zoë and the ".encode() + b"\xff\tup\n", [], "line 4"),
     ("ner", "t.conll", "the O\ndog O\n\na O\n", [], "every label is 'O'"),
     ("ner", "t.jsonl", '{"tokens": ["a", "b"], "ner_tags": ["O", "B-PER"]}\n{"tokens": ["a"], "ner_tags": ["O", "O"]}\n', [], "line 2"),
     ("qa", "t.jsonl", '{"question": "who", "context": "the dog", "answers": {"text": [], "answer_start": []}}\n' * 3, [], "has an answer"),
@@ -564,6 +639,36 @@ def test_a_full_disk(runs, data, tmp_path, monkeypatch, writer):
     monkeypatch.setattr(bertcourse.training, writer, genuine)
     succeed("--out", out, "--resume", "--quiet")
     assert weights(out) == weights(runs["pairs"][0])
+
+
+@pytest.mark.parametrize("moment", ["reading", "the first evaluation", "a later evaluation", "the test set"])
+def test_termination_at_once_where_no_step_is_done(data, tmp_path, monkeypatch, whole, moment):
+    """An evaluation of a large file takes many minutes: nobody waits for its end."""
+    calls, out = [], tmp_path / "m"
+
+    def stop_at(number: int, genuine):
+        def replaced(*args, **kw):
+            calls.append(moment)
+            if len(calls) == number:
+                signal.raise_signal(signal.SIGTERM)
+                pytest.fail("went on after SIGTERM")
+            return genuine(*args, **kw)
+        return replaced
+
+    with monkeypatch.context() as patch:
+        if moment == "reading":
+            patch.setattr("bertcourse.files.read_all", stop_at(1, None))
+        elif moment == "the test set":
+            patch.setattr(finetune, "evaluate", stop_at(1, None))
+        else:
+            patch.setattr(bertcourse.training, "_evaluate", stop_at(1 if "first" in moment else 2, bertcourse.training._evaluate))
+        code, _, err = call(*data["pairs"], *LONG, "--out", out)
+    assert code == 130 and ("nothing was written" in err) == (moment == "reading"), err
+    if moment == "reading":
+        assert not out.exists()
+        return
+    succeed("--out", out, "--resume", "--quiet")
+    assert weights(out) == weights(whole) and {path.name for path in out.iterdir()} == FILES
 
 
 def test_ctrl_c_before_training(data, tmp_path, monkeypatch):

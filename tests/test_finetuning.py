@@ -3,12 +3,15 @@
 import math
 import random
 
+import checkpoints
 import numpy as np
 import pytest
 import torch
+import transformers
 from torch import nn
 from transformers import AutoModelForSequenceClassification, BertConfig, get_linear_schedule_with_warmup
 
+from bertcourse.distillation import Distiller, Weights
 from bertcourse.finetuning import (
     FGM,  # fmt: skip
     PGD,
@@ -23,6 +26,7 @@ from bertcourse.finetuning import (
     reinitialise,
     vote,
 )
+from bertcourse.tasks import TaskError
 from bertcourse.training import Callback, fit
 
 CONFIG = dict(vocab_size=40, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=24, num_labels=3,
@@ -206,3 +210,109 @@ def test_entropy_and_votes():
     rules = [lambda r: r["a"], lambda r: r["b"], lambda r: r["c"]]
     cases = [((1, 1, 0), 1), ((0, None, None), 0), ((0, 1, None), None), ((None, None, None), None), ((2, 2, 1), 2)]
     assert vote(rules, [dict(zip("abc", said)) for said, _ in cases]) == [want for _, want in cases]
+
+
+# --- every family -------------------------------------------------------------------------------------------------
+
+def family_model(family, head="SequenceClassification"):
+    torch.manual_seed(0)
+    return getattr(transformers, f"AutoModelFor{head}").from_config(checkpoints.configuration(family, 60)).eval()
+
+
+SHARED = "the layers of albert share their weights"
+
+
+@pytest.mark.parametrize("family", checkpoints.FAMILIES)
+def test_layers_of_every_family_have_rates_of_their_own(family):
+    net = family_model(family)
+    if family == "albert":
+        with pytest.raises(TaskError, match=SHARED):
+            layer_groups(net, 1.0)
+        return
+    base = net.base_model_prefix + "."
+    found = {name: layer_of(name, 2) for name, _ in net.named_parameters()}
+    assert set(found.values()) == {0, 1, 2, 3}
+    for name, layer in found.items():
+        number = next((int(part) for part in name.split(".") if part.isdigit()), None)
+        if not name.startswith(base):
+            assert layer == 3, name
+        elif any(word in name for word in (".layer.", ".layers.")):
+            assert layer == number + 1, name
+        elif "embed" in name or name == base + "encoder.LayerNorm.weight":
+            assert layer == 0, name
+
+
+def test_albert_with_a_group_for_each_layer_has_layers():
+    config = checkpoints.configuration("albert", 60)
+    config.num_hidden_groups = 2
+    net = transformers.AutoModelForSequenceClassification.from_config(config)
+    assert {group["layer"] for group in layer_groups(net, 1.0)} == {0, 1, 2, 3}
+    old = {name: weight.clone() for name, weight in net.state_dict().items()}
+    reinitialise(net, 1)
+    changed = {layer_of(name, 2) for name, weight in net.state_dict().items() if not torch.equal(weight, old[name])}
+    assert changed == {2, 3}, "the top layer and the pooler"
+
+
+@pytest.mark.parametrize("family", checkpoints.FAMILIES)
+def test_top_layers_of_every_family_are_made_anew(family):
+    net = family_model(family)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(0.5)  # as if it had been trained
+    old = {name: weight.clone() for name, weight in net.state_dict().items()}
+    if family == "albert":
+        with pytest.raises(TaskError, match=SHARED):
+            reinitialise(net, 1)
+        return
+    reinitialise(net, 1)
+    changed = {name for name, weight in net.state_dict().items() if not torch.equal(weight, old[name])}
+    top = {name for name in old if layer_of(name, 2) == 2}
+    assert top <= changed and all(".pooler." in name for name in changed - top)
+    scale = torch.cat([net.state_dict()[name].flatten() for name in top if old[name].ndim > 1]).std()
+    assert scale < 0.1, "small numbers again"
+
+
+# --- what has no gradient, or is no class of a text ---------------------------------------------------------------
+
+@pytest.mark.parametrize("attack", [FGM, PGD])
+def test_an_attack_on_frozen_embeddings_is_one_sentence(attack):
+    net = model()
+    net.get_input_embeddings().weight.requires_grad_(False)
+    with pytest.raises(TaskError, match="the word embeddings are frozen and have no gradient") as refusal:
+        fit(net, rows(), steps=1, callbacks=[attack()], progress=False)
+    assert "词嵌入被冻结" in refusal.value.zh
+
+
+@pytest.mark.parametrize("attack", [FGM, PGD])
+def test_an_attack_on_what_shows_no_embeddings_is_one_sentence(attack):
+    pupil = Distiller(model(), model(1), Weights(soft=1))
+    with pytest.raises(TaskError, match="Distiller shows no word embeddings"):
+        fit(pupil, rows(), steps=1, callbacks=[attack()], progress=False)
+
+
+@pytest.mark.parametrize("attack", [FGM, PGD])
+def test_an_attack_in_a_step_without_labels_does_nothing(attack):
+    net = family_model("bert", "TokenClassification")
+    empty = [{"input_ids": [2, 5, 3], "labels": [-100, -100, -100]}] * 4
+    history = fit(net, empty, steps=2, batch_size=2, callbacks=[attack()], progress=False)
+    assert history.column("loss")[1] == [0, 0]
+
+
+@pytest.mark.parametrize("family, head, labels, says", [
+    ("bert", "TokenClassification", [0, 1, 0], "for classification only"), ("bert", "SequenceClassification", 0.5, "for classification only"),
+    ("distilbert", "SequenceClassification", 1, "DistilBertForSequenceClassification has no pooled vector"),
+    ("roberta", "SequenceClassification", 1, "has no pooled vector"), ("modernbert", "SequenceClassification", 1, "has no pooled vector"),
+])  # fmt: skip
+def test_mixup_is_for_classes_of_texts(family, head, labels, says):
+    net = family_model(family, head)
+    with pytest.raises(TaskError, match=says):
+        fit(net, [{"input_ids": [2, 5, 3], "labels": labels}] * 4, steps=1, batch_size=2, loss=Mixup(), progress=False)
+
+
+@pytest.mark.parametrize("family", ["bert", "albert", "mobilebert"])
+def test_mixup_of_families_that_pool(family):
+    net = family_model(family)
+    batch = {"input_ids": torch.tensor([[2, 5, 3], [2, 6, 3]]), "attention_mask": torch.ones(2, 3, dtype=torch.long), "labels": torch.tensor([0, 1])}
+    torch.testing.assert_close(Mixup()(net, batch), net(**batch).loss)
+    history = fit(net, [{"input_ids": [2, 5, 3], "labels": k % 2} for k in range(4)], steps=1, batch_size=2, loss=Mixup(), progress=False)
+    assert math.isfinite(history.column("loss")[1][0])

@@ -102,6 +102,7 @@ def test_the_task_goes_on_from_it(finished, tmp_path):
     (["--student", '{"num_hidden_layers": 3}'], "cannot be spread evenly"),
     (["--student", '{"num_attention_heads": 2}'], "compares head by head"),
     (["--student", '{"hidden": 3}'], "has no setting"),
+    (["--student", "bertcourse:tinybert-4"], "compares head by head"),
 ])  # fmt: skip
 def test_refusals(tmp_path, argv, says, monkeypatch):
     out = tmp_path / "out"

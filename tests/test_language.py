@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from bertcourse.languages import keep_language, lang_only, learner_notebook, split_marker
 
+pytestmark = pytest.mark.check
+
 EXCEPTIONS = tomllib.loads((reading.ROOT / "tests/checks/exceptions.toml").read_text(encoding="utf-8"))
 NUMBERS = {e["cell"]: e["reason"] for e in EXCEPTIONS.get("numbers", [])}
 
@@ -174,8 +176,8 @@ def test_title_cell(title, expected):
         (
             language.terms,
             [
-                zh("见[第三章](03_pretraining.ipynb)，`finetuning`。"),
-                en("See [it](03_pretraining.ipynb), `finetuning`."),
+                zh("见[第三章](03_1_objectives.ipynb)，`finetuning`。"),
+                en("See [it](03_1_objectives.ipynb), `finetuning`."),
             ],
         ),
         (

@@ -1,17 +1,15 @@
 """Stored outputs teach, files are clean, chapters follow the guide. The checks are tested below with planted faults."""
 
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from checks import outline, reading, stored
+from checks import locks, outline, reading, stored
 from checks.planting import code, en, html, md, notebook, stream, zh
 from checks.reading import ROOT
 
 from bertcourse.languages import learner_notebook
+
+pytestmark = pytest.mark.check
 
 
 def name_of(path):
@@ -24,6 +22,17 @@ def name_of(path):
 def test_notebook(path, check):
     found = list(check(reading.load(path), name_of(path)))
     assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("path", reading.notebooks(), ids=lambda p: p.stem)
+def test_outputs_are_of_todays_cells(path):
+    found = list(locks.faults(reading.load(path), name_of(path), locks.read()))
+    assert not found, "\n".join(found)
+
+
+def test_every_lock_has_its_notebook():
+    strangers = locks.read().keys() - {name_of(path) for path in reading.notebooks()}
+    assert not strangers, f"nbs/outputs.json knows {sorted(strangers)}, which are no notebooks: delete the entries"
 
 
 @pytest.mark.parametrize("lang", ["zh", "en"])
@@ -115,6 +124,7 @@ FORM = [
     (lambda nb: nb["cells"][3].update(source=[]), "empty cell"),
     (lambda nb: nb["cells"][3].update(execution_count=3), "execution count"),
     (lambda nb: nb["cells"][3].update(metadata={"scrolled": True}), "has metadata"),
+    (lambda nb: nb["cells"][3].update(metadata={"tags": ["timd"]}), "has the tag 'timd'"),
 ]
 
 
@@ -124,7 +134,7 @@ def test_bad_form_is_noticed(change, expected):
 
 
 def test_good_form_passes():
-    assert list(stored.form(broken(lambda nb: nb["cells"][3].update(metadata={"tags": ["x"]})), "a")) == []
+    assert list(stored.form(broken(lambda nb: nb["cells"][3].update(metadata={"tags": ["trained"]})), "a")) == []
 
 
 def test_size_is_noticed():
@@ -235,161 +245,3 @@ def test_missing_heading_is_noticed(cells, expected):
 
 def test_whole_chapter_passes():
     assert list(outline.missing(PLAN, reading.cells(notebook(*WHOLE)), "a")) == []
-
-
-# --- nbval --------------------------------------------------------------------------------------------------------
-
-
-def nbval(folder, *cells):
-    """What `pytest --nbval-lax` says of a notebook of these cells: exit code and output."""
-    import json
-
-    (folder / "a.ipynb").write_text(json.dumps(notebook(*cells)), encoding="utf-8")
-    shutil.copy(ROOT / "conftest.py", folder)
-    env = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval-lax", "--nbval-current-env", "."],
-        cwd=folder,
-        env=env,
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    return done.returncode, done.stdout
-
-
-def test_nbval_runs_what_it_should(tmp_path):
-    code_, out = nbval(tmp_path, code("x = 1\nx", [stream("1")]), code("#| eval: false\n1 / 0"), code("assert x == 1"))
-    assert code_ == 0 and "2 passed, 1 skipped" in out, out
-
-
-def test_nbval_fails_where_it_should(tmp_path):
-    code_, out = nbval(
-        tmp_path,
-        code("x = 1\nx", [stream("1")]),
-        code("assert x == 2", [stream("1")]),
-        code("1 / 0"),
-        code("#| eval: true\nx.y"),
-    )
-    assert code_ == 1 and "3 failed, 1 passed" in out, out
-    assert "AssertionError" in out and "ZeroDivisionError" in out and "AttributeError" in out
-
-
-# --- tools/notebooks.py -------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def tool():
-    """The tool as a module."""
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location("notebooks_tool", ROOT / "tools" / "notebooks.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def store(path, *cells):
-    """Write a notebook and give its path as text."""
-    import json
-
-    path.write_text(json.dumps(notebook(*cells)), encoding="utf-8")
-    return str(path)
-
-
-def test_outputs_are_stored_clean(tool, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("BERTCOURSE_LANG", "en")  # must not leak into stored outputs
-    cells = [
-        code(
-            "from os import environ\nprint(environ.get('BERTCOURSE_LANG'), environ['OMP_NUM_THREADS'])",
-            id="env",
-        ),
-        code("#| eval: false\n1 / 0", [stream("kept")], id="kept"),
-        code("object()", id="last"),
-    ]
-    path = store(tmp_path / "a.ipynb", *cells)
-    assert tool.main(["outputs", path]) == 0
-    nb = reading.load(Path(path))
-    assert [cell["id"] for cell in nb["cells"]] == ["title", "env", "kept", "last"]
-    assert nb["cells"][1]["outputs"] == [{"name": "stdout", "output_type": "stream", "text": ["None 2\n"]}]
-    assert nb["cells"][2]["outputs"][0]["text"] == ["kept"]
-    assert nb["cells"][3]["outputs"][0]["data"] == {"text/plain": ["<object>"]}
-    assert nb["cells"][3]["outputs"][0]["execution_count"] is None and list(stored.form(nb, "a")) == []
-    assert os.listdir(tmp_path) == ["a.ipynb"]
-    capsys.readouterr()
-    assert tool.main(["outputs", path]) == 0 and "unchanged" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    "source, expected",
-    [
-        ("1 / 0", "a.ipynb#bad: the cell raises ZeroDivisionError: division by zero"),
-        ("import sys; print('oops', file=sys.stderr)", "a.ipynb#bad: stored something from stderr"),
-        ("import warnings; warnings.warn('soon')", "a.ipynb#bad: stored"),
-        ("print('/home/' + 'ann')", "a path of this machine"),
-        ("import os; os._exit(1)", "a.ipynb#bad: DeadKernelError"),
-    ],
-)
-def test_bad_outputs_are_refused(tool, tmp_path, capsys, source, expected):
-    path = store(tmp_path / "a.ipynb", code("1", id="good"), code(source, id="bad"))
-    before = Path(path).read_bytes()
-    assert tool.main(["outputs", path]) == 1
-    assert expected in capsys.readouterr().err and Path(path).read_bytes() == before
-
-
-@pytest.mark.parametrize("command", ["outputs", "timings", "lint"])
-def test_unknown_notebook_is_one_sentence(tool, capsys, command):
-    assert tool.main([command, "nope"]) == 2
-    assert capsys.readouterr().err.startswith("no notebook 'nope'")
-
-
-def test_timings_are_measured_and_merged(tool, tmp_path, monkeypatch):
-    import json
-
-    monkeypatch.setattr(tool, "TIMINGS", tmp_path / "timings.json")
-    old = {
-        "seconds": 1.0,
-        "cpu_seconds": 1.0,
-        "memory_mb": 1,
-        "measured": "2026-01-01",
-        "python": "3",
-        "torch": "2",
-        "cpu": "x",
-        "cores": 2,
-    }
-    tool.TIMINGS.write_text(json.dumps({"zz": old}))
-    work = (
-        "import subprocess, sys, time\nx = bytearray(300_000_000)\ntime.sleep(0.5)\n"
-        "subprocess.run([sys.executable, '-c', 'for i in range(10**7): pass'])"
-    )
-    assert tool.main(["timings", store(tmp_path / "a.ipynb", code(work))]) == 0
-    known = json.loads(tool.TIMINGS.read_text())
-    assert known["zz"] == old and list(known) == ["a", "zz"]
-    assert (
-        0.5 <= known["a"]["seconds"] < 60 and known["a"]["cpu_seconds"] > 0.05 and 300 < known["a"]["memory_mb"] < 1000
-    )
-    assert list(tool.timing_faults(known, ["a", "zz"])) == []
-
-
-def test_timing_faults(tool):
-    good = {
-        "seconds": 1.0,
-        "cpu_seconds": 1.0,
-        "memory_mb": 1,
-        "measured": "2026-01-01",
-        "python": "3",
-        "torch": "2",
-        "cpu": "x",
-        "cores": 2,
-    }
-    assert "does not know b" in next(tool.timing_faults({"a": good}, ["a", "b"]))
-    assert "no chapter" in next(tool.timing_faults({"a": good, "b": good}, ["a"]))
-    assert "seconds = 0" in next(tool.timing_faults({"a": good | {"seconds": 0}}, ["a"]))
-    assert "cpu = None" in next(tool.timing_faults({"a": {k: v for k, v in good.items() if k != "cpu"}}, ["a"]))
-
-
-def test_committed_timings_are_sound(tool):
-    """Every chapter is measured; this is what `python tools/notebooks.py check` says."""
-    faults = list(tool.timing_faults(tool.timings(), [p.stem for p in reading.chapters()]))
-    assert not faults, "\n".join(faults)

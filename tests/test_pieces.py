@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from bertcourse import pieces as module
 from bertcourse.corpus import documents, load_tokenizer, texts
-from bertcourse.pieces import Pieces, TextError, encode, read_lines, read_text, split_sentences, toy_pieces
+from bertcourse.pieces import Pieces, TextError, encode, encoding_of, read_lines, read_text, split_sentences, toy_pieces
 
 TOY = 508, 6_765, "d34077fcb4203fe7"  # sentences, pieces, fingerprint of the first 50 documents of each language
 
@@ -150,7 +150,6 @@ def test_endless_line_comes_in_parts(write, ending):
 
 @pytest.mark.parametrize("content, name, says", [
     (b"good\n\n" + "你好".encode("gb18030"), "gbk.txt", "line 3 (byte 7): not UTF-8: save the file as UTF-8"),
-    ("你好".encode("utf-16"), "wide.txt", "line 1 (byte 1): not UTF-8"),
     (b"text\nmore\0", "zero.txt", "line 2 (byte 10): binary, not text"),
     (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "a.png", "line 1 (byte 1): binary, not text"),
     ("字".encode()[:2], "half.txt", "line 1 (byte 1): not UTF-8"),
@@ -167,6 +166,19 @@ def test_faulty_file_is_named_with_the_place(write, content, name, says):
         list(read_text(path))
     assert str(path) in str(caught.value) and says in str(caught.value) and "\n" not in str(caught.value)
     assert str(path) in caught.value.zh and caught.value.zh != caught.value.en and isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be", "utf-32", "gb18030", "latin-1", "utf-16-le"])
+def test_other_encodings(write, encoding):
+    text = "Zoë wept in São Paulo.\nJosé was déjà là.\n" if encoding == "latin-1" else "这部电影很好看。\n服务太差了，我不会再来。\n" * 3
+    mark = b"\xfe\xff" if encoding == "utf-16-be" else b""
+    path = write(mark + text.encode(encoding), "a.txt")
+    name, guessed = encoding_of(path)
+    assert list(read_lines(path, name)) == text.splitlines() and guessed == (encoding in ("gb18030", "latin-1", "utf-16-le"))
+    if not guessed:
+        assert list(read_lines(path)) == text.splitlines()
+    with pytest.raises(TextError, match="is not ascii: name the right one with --encoding"):
+        list(read_lines(path, "ascii"))
 
 
 def test_file_that_cannot_be_read(tmp_path):

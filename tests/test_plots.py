@@ -24,6 +24,7 @@ FIGURES = {
         ylabel="y",
         xlog=True,
         mark=(2, "BERT"),
+        ylim=(None, 5),
         **CAPTION,
     ),
     "bars": lambda: plots.plot_bars({"词": 1.5, "b": 2}, spread={"b": 0.2}, xlabel="n", **CAPTION),
@@ -171,3 +172,41 @@ def test_a_heat_map_writes_its_values_when_asked():
         return {node.text for node in svg(plots.plot_heatmaps({"m": [[0.25, 1]]}, ["a"], ["x", "y"], format=form)).iter()}
 
     assert {"0.25", "1.00"} <= written("{:.2f}") and not {"0.25", "1.00"} & written("")
+
+
+def test_each_map_has_its_own_colour_scale_where_the_limits_are_its_own():
+    maps = {"m": [[0.0, 1.0]], "n": [[0.0, 9.0]]}
+
+    def scales(limits):
+        picture = svg(plots.plot_heatmaps(maps, ["a"], ["x", "y"], limits=limits, scale="weight"))
+        return sum("weight" in "".join(node.itertext()) for node in picture.iter(f"{SVG}text"))
+
+    assert (scales(None), scales((0, 1))) == (2, 1)
+
+
+def test_a_heat_map_frames_the_squares_that_it_is_told():
+    def framed(frames):
+        picture = plots.plot_heatmaps({"m": [[0.25, 1]]}, ["a"], ["x", "y"], frames=frames).html()
+        return picture.count(f"stroke: {plots.GUIDE.lower()}")
+
+    assert (framed([]), framed([(0, 0), (0, 1)])) == (0, 2)
+
+
+def test_only_a_clear_difference_has_a_filled_dot():
+    def filled(p):
+        return plots.plot_intervals({"a": (0.1, -0.1, 0.3, p)}).html().count(f"fill: {plots.MEASURED.lower()}")
+
+    assert filled(0.01) > filled(0.5)
+
+
+def test_a_skip_is_one_more_arrow_and_moves_the_shapes():
+    steps = [("x", "(1, 4)"), ("layer", "(1, 4)"), ("+ x", "(1, 4)")]
+    plain, skipping = (svg(plots.plot_flow(steps, skips=skips, **CAPTION)) for skips in ((), [(0, 2)]))
+    count = [len(tree.findall(f".//{SVG}path")) for tree in (plain, skipping)]
+    assert count[1] > count[0]
+
+
+def test_the_ends_of_the_y_axis_are_as_told():
+    _, ax = plots.axes()
+    plots.dress(ax, ylim=(None, 7))
+    assert ax.get_ylim() == (0, 7)

@@ -1,7 +1,7 @@
 """`bertcourse predict`: JSON lines out for lines in, in order, and one sentence for whatever stands in the way."""
 
-import contextlib
 import gzip
+import io
 import json
 import os
 import shutil
@@ -55,12 +55,15 @@ def in_both_languages(monkeypatch, says: str, *argv: object, stdin: str | bytes 
     monkeypatch.setenv("LC_ALL", "en_US.UTF-8")
 
 
-def fine_tuned(folder: Path, kind: str, auto_class: type, labels: list[str], inputs: list[str], **about: object) -> Path:
-    """A folder as `bertcourse finetune` makes it, with a head that knows nothing."""
+def fine_tuned(folder: Path, kind: str, auto_class: type, labels: list[str], inputs: list[str],
+               layers: int | None = None, **about: object) -> Path:
+    """A folder as `bertcourse finetune` makes it, with a head that knows nothing; `layers`: only the first ones."""
     torch.manual_seed(0)
     names = dict(enumerate(labels))
     more = {"num_labels": 1, "problem_type": "regression"} if kind == "regression" else \
         {"id2label": names, "label2id": {name: i for i, name in names.items()}} if labels else {}
+    if layers is not None:
+        more["num_hidden_layers"] = layers
     model = auto_class.from_pretrained(asset("tiny-bert"), **more)
     head = model.qa_outputs if kind == "qa" else model.classifier
     torch.nn.init.normal_(head.weight, std=0.5)
@@ -203,7 +206,9 @@ def test_names_that_the_training_file_had(models):
 
 def test_a_long_line_and_blank_lines(models):
     text = "my dog " * 20_000
-    assert len(said(models["classification"], stdin=f"\n{text}\n \n\nno\n")) == 2
+    lines = said(models["classification"], stdin=f"\n{text}\n \n\nno\n")
+    assert [bool(line) for line in lines] == [False, True, False, False, True]  # a line for each line
+    assert len(said(models["classification"], "--blank", "skip", stdin=f"\n{text}\n \n\nno\n")) == 2
     assert len(said(models["classification"], stdin=json_lines([{"review": text}]))) == 1
 
 
@@ -237,17 +242,115 @@ def test_who_types_a_line_gets_its_answer_at_once(models):
 
 
 def test_a_batch_is_written_before_the_next_is_read(models):
-    env = os.environ | {"LC_ALL": "C", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "bertcourse.app.cli", "predict", str(models["classification"]), "--batch-size", "2"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env) as process:
-        process.stdin.write("my dog is hairy\n我的狗\n".encode())
-        process.stdin.flush()
-        assert json.loads(process.stdout.readline()) and json.loads(process.stdout.readline())
-        process.stdout.close()  # the reader has seen enough
-        process.stdin.write(b"one\ntwo\n" * 1_000)
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.close()
-        assert process.wait(timeout=60) == 0 and process.stderr.read() == b""
+    out, seen = io.StringIO(), []
+
+    def lines():
+        for _ in range(9):
+            seen.append(len(out.getvalue().splitlines()))
+            yield b"my dog is here\n"
+    options = [models["classification"], "--batch-size", 2]
+    assert commands.run("predict", *options, stdin=lines(), out=out)[0] == 0
+    assert seen == [0, 0, 2, 2, 4, 4, 6, 6, 8] and len(out.getvalue().splitlines()) == 9
+
+
+def test_a_reader_that_leaves(models):
+    "In this process; `slow/test_command_processes.py` has a pipe between two."
+    with commands.abandoned_pipe() as out:
+        assert commands.run("predict", models["classification"], stdin="my dog is hairy\n", out=out) == (0, "", "")
+
+
+def test_answers_have_a_length(models, tmp_path, monkeypatch):
+    row = json_lines([{"question": "who?", "context": "my dog and my cat and the bird " * 5}])
+    whole, short = said(models["qa"], stdin=row), said(models["qa"], "--max-answer-length", 1, stdin=row)
+    assert len(short[0]["answer"].split()) == 1 < len(whole[0]["answer"].split())
+    shutil.copytree(models["qa"], tmp_path / "m")
+    about = json.loads((tmp_path / "m/bertcourse.json").read_text())
+    (tmp_path / "m/bertcourse.json").write_text(json.dumps(about | {"max_answer_length": 1}))
+    assert said(tmp_path / "m", stdin=row) == short and said(tmp_path / "m", "--max-answer-length", 30, stdin=row) == whole
+    in_both_languages(monkeypatch, "this model is for classification", models["classification"], "--max-answer-length", 3)
+
+
+# --- files as `finetune` reads them -------------------------------------------------------------------------------
+
+def predicted(*argv: object, stdin: bytes | str = b"") -> tuple[list[dict], str]:
+    """What is printed, and what is said about the file."""
+    code, out, err = call(*argv, stdin=stdin)
+    assert code == 0, err
+    return [json.loads(line) for line in out.splitlines()], err
+
+
+TABLES = {  # model, file, its text, the same texts as plain lines
+    "a table with header": ("classification", "a.tsv", "sentence\tlabel\nmy dog\tup\nno\tdown\n", "my dog\nno\n"),
+    "called .txt": ("classification", "a.txt", "label\tsentence\nup\tmy dog\ndown\tno\n", "my dog\nno\n"),
+    "without header": ("classification", "a.txt", "my dog\tup\nno\tdown\n", "my dog\nno\n"),
+    "CSV": ("classification", "a.csv", 'id,sentence,label\n7,"my ""dog""",up\n8,no,down\n', 'my "dog"\nno\n'),
+    "CSV called .txt": ("classification", "a.txt", "sentence,label\nmy dog,up\n", "my dog\n"),
+    "UTF-16": ("classification", "a.txt", "my dog\nno\n".encode("utf-16"), "my dog\nno\n"),
+    "GB18030": ("classification", "a.txt", "这部电影很好看\n服务太差了\n".encode("gb18030"), "这部电影很好看\n服务太差了\n"),
+    "a packed table": ("classification", "a.tsv.gz", gzip.compress(b"sentence\tlabel\nmy dog\tup\n"), "my dog\n"),
+    "labelled pairs": ("pairs", "a.txt", "a dog\ta cat\tyes\nno\tyes\tno\n", "a dog\ta cat\nno\tyes\n"),
+    "an array": ("pairs", "a.json", json.dumps([{"sentence1": "a", "sentence2": "b", "label": "no"}]), "a\tb\n"),
+    "numbers": ("regression", "a.tsv", "a dog\ta cat\t2.5\n", "a dog\ta cat\n"),
+}
+
+
+@pytest.mark.parametrize("case", TABLES)
+def test_a_table_gives_what_its_texts_give(case, models, tmp_path):
+    kind, name, text, plain = TABLES[case]
+    (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    found, about = predicted(models[kind], tmp_path / name)
+    assert [{**row, "id": 0} for row in found] == [{**row, "id": 0} for row in said(models[kind], stdin=plain)]
+    assert about or case == "UTF-16"
+    if name != "a.json":
+        from_pipe, _ = predicted(models[kind], "-", *(["--format", "csv"] if name == "a.csv" else []), stdin=(tmp_path / name).read_bytes())
+        assert [{**row, "id": 0} for row in from_pipe] == [{**row, "id": 0} for row in found]
+
+
+def test_conll_gives_what_its_words_give(models, tmp_path):
+    (tmp_path / "a.txt").write_text("-DOCSTART- O\n\nAnna B-PER\nwent O\n\nto O\nParis B-LOC\n")
+    found, about = predicted(models["ner"], tmp_path / "a.txt")
+    assert found == said(models["ner"], stdin=json_lines([{"tokens": ["Anna", "went"]}, {"tokens": ["to", "Paris"]}]))
+    assert "2 sentences, CoNLL" in about and "line 3: Anna went" in about
+
+
+def test_squad_gives_what_its_questions_give(models, tmp_path):
+    qa = {"id": "q7", "question": "who?", "answers": [{"text": "dog", "answer_start": 3}]}
+    (tmp_path / "a.json").write_text(json.dumps({"data": [{"paragraphs": [{"context": "my dog", "qas": [qa]}]}]}))
+    found, _ = predicted(models["qa"], tmp_path / "a.json")
+    assert found == said(models["qa"], stdin=json_lines([{"id": "q7", "question": "who?", "context": "my dog"}]))
+
+
+def test_labels_are_compared(models, tmp_path):
+    (tmp_path / "a.tsv").write_text("sentence\tlabel\nmy dog\tup\nno\tdown\nAnna\tup\n")
+    plain = said(models["classification"], stdin="my dog\nno\nAnna\n")
+    found, about = predicted(models["classification"], tmp_path / "a.tsv", "--labelled", "--metrics", tmp_path / "m.json")
+    assert [row.pop("gold") for row in found] == ["up", "down", "up"] and found == plain
+    right = sum(row["label"] == gold for row, gold in zip(plain, ["up", "down", "up"]))
+    metrics = json.loads((tmp_path / "m.json").read_text())
+    assert metrics["accuracy"] == pytest.approx(right / 3) and metrics["rows"] == 3 and f"3 rows: accuracy {right / 3:.1%}" in about
+
+
+@pytest.mark.parametrize(("kind", "text", "metric"), [
+    ("ner", "Anna B-PER\nwent O\n\nto O\nParis B-LOC\n", "f1"),
+    ("qa", json.dumps({"question": "who?", "context": "my dog", "answers": [{"text": "dog", "answer_start": 3}]}), "exact"),
+    ("regression", "a dog\ta cat\t2.5\nno\tyes\t1\n", "mse"),
+])  # fmt: skip
+def test_labels_of_every_task_are_compared(kind, text, metric, models, tmp_path):
+    (tmp_path / "a.txt").write_text(text)
+    found, about = predicted(models[kind], tmp_path / "a.txt", "--labelled", "--metrics", tmp_path / "m.json")
+    assert metric in json.loads((tmp_path / "m.json").read_text()) and all("gold" in row for row in found)
+
+
+def test_files_that_are_refused(models, tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("one\ttwo\nthree\tfour\n")
+    in_both_languages(monkeypatch, "a.txt has tabs in its lines: say --format text", models["classification"], tmp_path / "a.txt")
+    assert len(said(models["classification"], tmp_path / "a.txt", "--format", "text")) == 2
+    (tmp_path / "b.tsv").write_text("sentence\tlabel\nno\tsideways\n")
+    code, out, err = call(models["classification"], tmp_path / "b.tsv", "--labelled")
+    assert code == 2 and not out and "the model has no label 'sideways'" in err.splitlines()[-1]
+    in_both_languages(monkeypatch, "no column 'label'", models["classification"], "-", "--labelled", stdin='{"sentence": "a"}\n')
+    in_both_languages(monkeypatch, "--metrics needs --labelled", models["classification"], "--metrics", tmp_path / "m")
+    in_both_languages(monkeypatch, "there is no encoding 'x'", models["classification"], "--encoding", "x")
 
 
 # --- folders of others --------------------------------------------------------------------------------------------
@@ -309,7 +412,7 @@ def test_input_that_does_not_fit(models, monkeypatch, tmp_path, kind, stdin):
 
 
 def test_bytes_that_are_no_text(models, monkeypatch, tmp_path):
-    content = b"my dog\n" * 40 + b"the \xff\n"
+    content = "我的狗\n".encode() * 40 + b"the \xff\n"
     in_both_languages(monkeypatch, "line 41", models["classification"], stdin=content)
     (tmp_path / "in.txt").write_bytes(content)
     in_both_languages(monkeypatch, "line 41", models["classification"], tmp_path / "in.txt", "--out", tmp_path / "out")
@@ -352,6 +455,6 @@ def test_only_a_batch_is_held(models):
             asked.append(i)
             yield {"sentence": "a dog"}
     predictor = predict.open_model(str(models["classification"]))
-    found = predict.predict(predictor, rows(), "m", 8, False)
+    found = predict.predict(predictor, rows(), "m", 8)
     for n in (8, 16, 24):
         assert len(next(found)) == 8 and len(asked) == n

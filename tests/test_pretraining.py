@@ -114,6 +114,60 @@ def test_at_least_one_and_the_luckiest():
     assert (chosen[none].sum(1) == 1).all() and (chosen[none].argmax(1) == dice[none, 0].argmin(1)).all()
 
 
+@pytest.mark.parametrize("most", [1, 3, 20])
+def test_a_fixed_number_is_that_of_googles_code(most):
+    """min(most, max(1, round(0.15 n))), n with [CLS] and [SEP]: in one batch, whatever the padding."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for i, n in enumerate([3, 5, 9, 10, 11, 30, 37, 64, 100, 128]):
+        ids = np.array([TOKENIZER.cls_token_id, *rng.integers(5, V, n - 2), TOKENIZER.sep_token_id])
+        rows.append({"input_ids": ids, "starts": np.ones(n, bool), "token_type_ids": np.zeros(n, int), "next_sentence_label": 0,
+                     "example": (0, 0, i)})
+    batch = Collator(TOKENIZER, Masking(max_predictions=most))(rows)
+    found = (batch["labels"] != IGNORED).sum(1).tolist()
+    assert found == [min(most, max(1, round(0.15 * len(row["input_ids"])))) for row in rows]
+    assert most < 20 or found[-1] == 19
+
+
+def mask_by_loops(ids, maskable, draws, most, rate=0.15, mask=0.8, random=0.1):
+    "The rule position by position, as chapter 3 has it, with given random numbers."
+    inputs, labels = list(ids), [IGNORED] * len(ids)
+    choose, how, which = draws[:3]
+    order = sorted((choose[i], i) for i in range(len(ids)) if maskable[i])
+    chosen = [i for draw, i in order if draw < rate] or [order[0][1]]
+    if most:
+        chosen = [i for _, i in order[: min(most, max(1, round(rate * len(ids))))]]
+    for i in chosen:
+        labels[i] = ids[i]
+        if how[i] < mask:
+            inputs[i] = MASK
+        elif how[i] < mask + random:
+            inputs[i] = int(which[i] * V)
+    return inputs, labels
+
+
+@pytest.mark.parametrize("most", [0, 20])
+def test_loops_give_the_same(most):
+    ids = np.array([TOKENIZER("My dog is hairy, and Anna's cat eats fish on Mondays.")["input_ids"]])
+    maskable = ~np.isin(ids, TOKENIZER.all_special_ids)
+    for seed in range(200):
+        draws = np.random.default_rng(seed).random((1, 4, ids.shape[1]))
+        inputs, labels = mask_tokens(ids, maskable, draws, Masking(max_predictions=most), MASK, V)
+        assert (inputs[0].tolist(), labels[0].tolist()) == mask_by_loops(ids[0].tolist(), maskable[0], draws[0], most)
+
+
+def test_a_fixed_number_prefers_the_rare():
+    ids, probability = text(4000, 20), np.full((4000, 20), 0.1)
+    probability[:, :10] = 0.3
+    draws = np.random.default_rng(3).random((4000, 4, 20))
+    chosen = mask_tokens(ids, ids > 4, draws, Masking(max_predictions=20), MASK, V, probability=probability)[1] != IGNORED
+    assert (chosen.sum(1) == 3).all() and chosen[:, :10].sum() > 2 * chosen[:, 10:].sum()
+
+
+def test_a_fixed_number_replaces_as_ever():
+    assert faults(*throw(text(), masking=Masking(max_predictions=20)), Masking()) == []
+
+
 def test_a_row_of_special_tokens_predicts_nothing():
     assert (throw(np.full((3, 5), 2))[1] == IGNORED).all()
 
@@ -200,6 +254,7 @@ def test_another_distribution_is_found(theirs, planted, what):
 @pytest.mark.parametrize("bad, message", [
     (dict(rate=0.0), "rate"), (dict(rate=1.0), "rate"), (dict(mask=0.9, random=0.2), "together at most 1"), (dict(random=-0.1), "shares"),
     (dict(whole_words=1.5), "whole_words"), (dict(rarity=-1.0), "rarity"),
+    (dict(max_predictions=-1), "max_predictions"), (dict(max_predictions=20, whole_words=0.5), "counts tokens"),
 ])  # fmt: skip
 def test_masking_refuses(bad, message):
     with pytest.raises(ValueError, match=message):
@@ -383,6 +438,22 @@ def test_share_of_negatives_is_half_of_those_that_have_a_choice():
     assert rows[:, 4].mean() == pytest.approx((1 + alone.mean()) / 2, abs=0.02)
 
 
+def test_a_short_length_is_drawn_once_per_document_or_for_each_input():
+    """Sentences of one piece each: an input that is not a document's last is as long as its target."""
+    pieces = pieces_of(*[[1] * 60] * 300)
+
+    def targets(**options):
+        rows = segment_pairs(pieces, range(300), 23, np.random.default_rng(0), short=0.5, put_back=False, **options)
+        found = {}
+        for a0, a1, b0, b1, _ in rows.tolist():
+            if a1 % 60 and a1 // 60 == a0 // 60 and b0 // 60 != a0 // 60 and b1 % 60:  # a negative: B fills what A leaves
+                found.setdefault(a0 // 60, set()).add(a1 - a0 + b1 - b0)
+        return [lengths for lengths in found.values() if len(lengths)]
+
+    assert sum(len(lengths) > 1 for lengths in targets()) == 0
+    assert sum(len(lengths) > 1 for lengths in targets(redraw_short=True)) > 50
+
+
 def test_a_corpus_of_one_document():
     rows = segment_pairs(pieces_of([3, 4, 5, 6]), [0], 30, np.random.default_rng(0))
     assert len(rows) >= 1 and rows.min() >= 0 and rows[:, :4].max() <= 18
@@ -423,7 +494,7 @@ def test_lengths_of_an_epoch(both):
 def test_options_reach_the_pairs(both):
     whole = Inputs(both, TOKENIZER, 400, 128, short=0.0, put_back=False)
     assert (np.diff(whole.rows[:, :2]).min() >= 1) and whole.rows[:, 4].mean() == pytest.approx(0.5, abs=0.08)
-    assert Inputs(both, TOKENIZER, 400, 128).rows[:, 4].mean() > 0.53
+    assert Inputs(both, TOKENIZER, 4_000, 128).rows[:, 4].mean() > 0.53
 
 
 def test_sentence_order_needs_two_sentences():
@@ -619,8 +690,15 @@ def test_the_model_is_the_recipes(both):
     assert model.bert.encoder.layer[0].output.dense.weight.std().item() == pytest.approx(0.5, rel=0.1)
 
 
+def test_a_step_in_parts_is_a_step_in_one_go(both):
+    """Each part's mean counts as much as it has predictions; Adam divides by small numbers, so the last digits differ."""
+    plain = dataclasses.replace(SMALL, dropout=0.0)
+    whole, in_parts = weights_of(plain, both)[0], weights_of(plain, both, accumulate=4)[0]
+    assert max((whole[name] - in_parts[name]).abs().max() for name in whole) < 1e-4
+
+
 def test_rarity_weighs_the_masks(both, monkeypatch):
-    import bertcourse.pretraining as module
+    import bertcourse.recipes as module
     seen = []
     monkeypatch.setattr(module, "chances", lambda *args: seen.append(args) or chances(*args))
     pretrain(dataclasses.replace(SMALL, steps=2, parts=1), TOKENIZER, both, progress=False)
@@ -640,7 +718,7 @@ def test_pairs_and_masks_are_those_of_the_shipped_model(task):
     pieces.ids = pieces.ids % (V - 5) + 5
     pieces.starts = np.random.default_rng(1).random(len(pieces.ids)) < 0.7
     pieces.streams = 2
-    inputs = Inputs(pieces, TOKENIZER, 200, 48, task, seed=3, short=0.1, put_back=task == "nsp")
+    inputs = Inputs(pieces, TOKENIZER, 200, 48, task, seed=3, short=0.1, put_back=task == "nsp", redraw_short=True)
     inputs.set_epoch(2)
     masking = Masking(0.25, whole_words=0.5, rarity=0.5)
     batch = Collator(TOKENIZER, masking, chances(pieces, masking))([inputs[i] for i in range(200)])

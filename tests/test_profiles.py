@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import inspect
 import io
 import json
 import os
@@ -106,7 +107,7 @@ def test_names(monkeypatch, whole):
 def test_a_folder_called_tiny_is_not_the_profile(whole, tmp_path, monkeypatch):
     shutil.copytree(whole, tmp_path / "tiny")
     monkeypatch.chdir(tmp_path)
-    assert load("./tiny").tasks() == () and load("tiny").tasks() != ()
+    assert load("./tiny").tasks() == () and load("bertcourse:tiny").tasks() != ()
 
 
 @pytest.mark.parametrize("name", ["tinny", "bert-base-uncased", "./no", "../no", "/no/where", "~/no", "a/b/c", "no/", "C:\\no", "a b/c"])
@@ -154,9 +155,13 @@ def test_teacher_and_student(tiny):
         assert AutoModel.from_config(base).num_parameters() == 14_350_248  # TinyBERT-4
 
 
-def test_toy_text(tiny):
+def test_toy_text(tiny, monkeypatch):
+    whole = inspect.signature(profiles.toy_text).parameters["documents"].default
+    assert whole == {"train": 8000, "validation": 500, "test": 500}
+    few = {split: n // 10 for split, n in whole.items()}
+    monkeypatch.setitem(profiles.TOY_DATA, "text", functools.partial(profiles.toy_text, documents=few))
     zh, en = tiny.dataset("text", "zh"), tiny.dataset("text")
-    assert {split: len(rows) for split, rows in zh.items()} == {"train": 8000, "validation": 500, "test": 500}
+    assert {split: len(rows) for split, rows in zh.items()} == few
     assert en["test"].column_names == list(TASKS["text"])
     row = en["train"][7]
     assert row["text"] == " ".join(row["sentences"]) and len(row["sentences"]) >= 3
@@ -200,7 +205,7 @@ def test_every_family(family, tmp_path):
     )  # fmt: skip
     AutoModelForMaskedLM.from_config(config).save_pretrained(tmp_path)
     profile = load(put_tokenizer(tmp_path))
-    assert profile.max_length == (49 if family == "roberta" else 50) and profile.languages == ("en", "zh")
+    assert profile.max_length == (49 if family in ("roberta", "xlm-roberta") else 50) and profile.languages == ("en", "zh")
     inputs = profile.tokenizer()("dog " * 99, truncation=True, return_tensors="pt")
     if family in ("distilbert", "roberta"):
         inputs.pop("token_type_ids")
@@ -222,6 +227,37 @@ def test_the_languages_are_those_of_the_tokenizer(copy):
     assert load(copy).languages == ("en",)
 
 
+def test_configurations_of_the_first_berts_name_no_family(tmp_path):
+    """Google's and Huawei's, TinyBERT's among them: no model_type, and a vocab.txt."""
+    copy = tmp_path / "tinybert"
+    shutil.copytree(asset("tiny-bert"), copy)
+    settings = json.loads((copy / "config.json").read_text())
+    for name in ("model_type", "architectures", "transformers_version"):
+        settings.pop(name, None)
+    (copy / "config.json").write_text(json.dumps(settings | {"pre_trained": "", "training": ""}))
+    for file in copy.glob("*token*"):
+        file.unlink()
+    found = load(copy)
+    assert found.teacher_config.model_type == "bert" and found.languages == ("en", "zh")
+    labels = {"num_labels": 3, "id2label": {0: "a", 1: "b", 2: "c"}, "problem_type": "single_label_classification"}
+    model = found.model(AutoModelForSequenceClassification, attn_implementation="eager", **labels)
+    assert model.newly_initialised == ("classifier.bias", "classifier.weight") and model.config.id2label[2] == "c"
+    assert model.config._attn_implementation == "eager" and model.classifier.out_features == 3
+    assert found.tokenizer().get_vocab() == load("tiny").tokenizer().get_vocab()
+
+
+def test_a_name_that_is_also_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("BERTCOURSE_PROFILE", raising=False)
+    (tmp_path / "tiny").mkdir()
+    with pytest.raises(ProfileError, match=r"tiny is both a model of the course and a path here: write bertcourse:tiny or \./tiny"):
+        load("tiny")
+    assert load().name == load("bertcourse:tiny").name == "tiny"  # without a name nothing is ambiguous
+    (tmp_path / "base").symlink_to("nowhere")
+    with pytest.raises(ProfileError, match="base is both"):
+        load("base")
+
+
 # --- checkpoints with a fault -------------------------------------------------------------------------------------
 
 
@@ -240,6 +276,7 @@ FAULTS = {
     "no config": (lambda f: (f / "config.json").unlink(), "mine is no checkpoint: it has no config.json"),
     "broken config": (lambda f: (f / "config.json").write_text('{"a":'), "config.json is not valid JSON (Expecting"),
     "a list for config": (lambda f: (f / "config.json").write_text("[1]"), "has model_type None"),
+    "no type, and not BERT's keys": (lambda f: (f / "config.json").write_text('{"hidden_size": 128}'), "has model_type None"),
     "gpt2": (lambda f: rewrite_config(f, model_type="gpt2"), "has model_type 'gpt2': give a checkpoint of albert, bert,"),
     "no type": (lambda f: rewrite_config(f, model_type=None), "has model_type None"),
     "not UTF-8": (lambda f: (f / "config.json").write_bytes(b"\xff"), "config.json is not valid JSON ('utf-8' codec"),
@@ -361,14 +398,14 @@ BAD = [  # task, file, its text, what is said
     ("sentiment", "a.tsv", "opinion\tlabel\na\t1\n", "a.tsv, line 1: no column 'sentence', only opinion, label"),
     ("sentiment", "a.tsv", "sentence\tlabel\n", "a.tsv holds no rows"),
     ("sentiment", "a.tsv", "", "a.tsv holds no rows"),
-    ("sentiment", "a.xlsx", "PK", "a.xlsx: let the name end in .json, .jsonl, .csv, .tsv"),
+    ("sentiment", "a.xlsx", "PK\3\4", "a.xlsx is a zip archive or an Excel workbook: save it as CSV"),
     ("sentiment", "a.jsonl", '{"sentence": "a", "label": 1}\n{"sentence":\n', "a.jsonl, line 2: not valid JSON"),
     ("sentiment", "a.jsonl", '["a", 1]\n', "a.jsonl, line 1: no JSON object"),
     ("sentiment", "a.jsonl", '{"sentence": "a", "label": null}\n', "a.jsonl, line 1: the label is empty"),
     ("sentiment", "a.jsonl", '{"sentence": 5, "label": 1}\n', "a.jsonl, line 1: 'sentence' is not text"),
     ("similarity", "a.csv", "sentence1,sentence2,label\na,b,3\na,b,high\n", "a.csv, line 3: 'high' is no number"),
     ("ner", "a.conll", "a O\nb B-X\nc\n", "a.conll, line 3: no tag such as O or B-PER after 'c'"),
-    ("ner", "a.conll", "a O\nb person\n", "a.conll, line 2: no tag such as O or B-PER after 'b'"),
+    ("ner", "a.conll", "a B-X\nb person\n", "a.conll, line 2: no tag such as O or B-PER after 'b'"),
     ("ner", "a.conll", "\n\n", "a.conll holds no rows"),
     ("qa", "a.json", squad(answers=[{"text": "cat", "answer_start": 3}]), "a.json holds no rows (1 skipped: no certain place for the answer)"),
     ("qa", "a.json", squad(answers=[{"text": "dog"}]), "a.json, question q1: no 'answer_start' that is a number"),
@@ -395,7 +432,7 @@ def test_faults_of_several_files(tiny, tmp_path, monkeypatch):
         return sentence(tiny.dataset, "sentiment", files=files)
 
     assert said(train="a.tsv", test="b.tsv") == "b.tsv, line 3: train has no label 'maybe', only no, yes: correct it, or train with it"
-    assert said(train="latin.tsv") == "latin.tsv, line 3: not UTF-8: save the file as UTF-8"
+    assert said(train="latin.tsv") == "latin.tsv: every label is 'yes': give at least two classes to tell apart"
     Path("folder.tsv").mkdir()
     assert said(train="no.tsv").startswith("no.tsv cannot be read: ") and said(train="folder.tsv").startswith("folder.tsv cannot")
     assert said(dev="a.tsv") == "files has dev: name train, validation, test" and "files has nothing" in said()
@@ -407,7 +444,8 @@ def test_a_long_field_is_no_reason_to_crash(tiny, tmp_path):
     path = write(tmp_path, "a.tsv", f"sentence\tlabel\n{long}\t1\nb\t0\n")
     assert tiny.dataset("sentiment", files={"train": path})["train"]["sentence"][:] == [long, "b"]
     path = write(tmp_path, "a.csv", f"sentence,label\n{long},1\nb,0\n")
-    assert "a.csv, line 2: not CSV (field larger than field limit" in sentence(tiny.dataset, "sentiment", files={"train": path})
+    assert tiny.dataset("sentiment", files={"train": path})["train"]["sentence"][:] == [long, "b"]
+    assert csv.field_size_limit() == len(long) - 1  # the limit of others is not touched
 
 
 def test_columns_of_own_files(tiny, tmp_path):
@@ -575,6 +613,17 @@ def users(hub, tmp_path_factory):
         one.close()
 
 
+@pytest.fixture(scope="module")
+def stranded(tmp_path_factory):
+    """A user with an empty cache, and a hub that cannot be reached."""
+    folder = tmp_path_factory.mktemp("stranded")
+    with StubHub({}) as closed:
+        env = closed.environment(folder, PYTHONPATH=str(Path(__file__).parents[1]))
+    user = User(env, folder / "log")
+    yield user, closed
+    user.close()
+
+
 MODEL = "load('ann/bert').model(AutoModel).newly_initialised"
 SENTIMENT = "rows(load('base').dataset('sentiment'))"
 REVIEWS = "rows(load('base').dataset('sentiment', 'zh'))"
@@ -626,8 +675,13 @@ def test_the_second_time_needs_no_network(hub, online, users):
 
 @pytest.mark.parametrize("call, name", [(MODEL, "ann/bert"), ("load('base').model(AutoModel)", "google-bert/bert-base-uncased"),
                                         (SENTIMENT, "nyu-mll/glue")])  # fmt: skip
-def test_offline_with_an_empty_cache(call, name, users):
-    said = users("empty", HF_HUB_OFFLINE="1").ask(call)
+def test_offline_with_an_empty_cache(call, name, stranded):
+    "Told so at run time; `test_the_second_time_needs_no_network` sets the variable for a process."
+    user, _ = stranded
+    offline = "__import__('huggingface_hub').constants.__dict__.update(HF_HUB_OFFLINE={})"
+    user.ask(offline.format(True))
+    said = user.ask(call)
+    user.ask(offline.format(False))
     assert said == f"{name} is not cached, and HF_HUB_OFFLINE is set: unset it, or give a folder"
 
 
@@ -670,13 +724,10 @@ def test_repositories_that_are_no_use(online):
     assert "has no public ann/nobody" in online.ask("load('ann/nobody')")
 
 
-def test_no_hub_at_all(whole, tmp_path):
-    with StubHub({}) as closed:
-        env = closed.environment(tmp_path, PYTHONPATH=str(Path(__file__).parents[1]))
-    user = User(env, tmp_path / "log")
+def test_no_hub_at_all(stranded):
+    user, closed = stranded
     for call, name in ((MODEL, "ann/bert"), (SENTIMENT, "nyu-mll/glue")):
         assert user.ask(call).startswith(f"{name} is not cached and cannot be had from {closed.url} (no connection): check")
-    user.close()
 
 
 def test_an_address_that_is_none(monkeypatch):
@@ -694,6 +745,7 @@ from pathlib import Path
 from transformers import AutoModelForMaskedLM
 from bertcourse import profiles
 if not Path(profiles.asset("tiny-bert"), "model.safetensors").is_file(): profiles.asset = lambda name: Path({str(whole)!r})
+profiles.TOY_DATA["text"] = lambda lang: profiles.toy_text(lang, dict.fromkeys(profiles.corpus.SPLITS, 9))
 tiny = profiles.load()
 model, tokenizer = tiny.model(AutoModelForMaskedLM), tiny.tokenizer()
 assert model(**tokenizer("my dog", return_tensors="pt")).logits.shape[-1] == len(tokenizer)

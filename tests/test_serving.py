@@ -24,9 +24,10 @@ from services import ASKED, HEADS, numbers
 
 from bertcourse.assets import asset
 from bertcourse.runtime import ModelError
+from bertcourse.serving.batching import Speed
 from bertcourse.serving.inputs import CODES
 from bertcourse.serving.predictor import Predictor, fields_of
-from bertcourse.serving.settings import Settings
+from bertcourse.serving.settings import Settings, read_token
 from bertcourse.serving.tokenizer import Tokenizer
 from bertcourse.serving.web import Service
 from bertcourse.tasks import TASK_TYPES
@@ -38,7 +39,7 @@ LINE = re.compile(r"bertcourse: [^\n]+\n")
 
 
 @pytest.fixture(autouse=True, scope="module")
-def surroundings():
+def surroundings(cached_exports):
     with commands.surroundings():
         yield
 
@@ -296,6 +297,40 @@ def test_a_body_of_another_type_or_size(client):
     refused(ask("POST", "/predict", content=pieces(), headers={"content-type": "application/json"}), "body_too_large")
 
 
+def test_more_work_than_one_request_may_make(client, predictors, monkeypatch):
+    many = {"question": ["Where?"] * 64, "context": ["Mary went to Paris. " * 500] * 64}  # 10,000 characters each
+    assert "makes more than 256 windows" in refused(client("qa").post(many), "too_much_work")
+    assert "makes more than 300 pieces" in refused(client("qa", max_pieces=300).post({"question": "Where?", "context": "Mary went to Paris. " * 60}), "too_much_work")
+    assert "makes more than 2 windows" in refused(client("ner", max_windows=2).post({"text": "Mary went to Paris. " * 60}), "too_much_work")
+    assert "makes more than 2 windows" in refused(client(max_windows=2).post({"text": ["a", "b", "c"]}), "too_much_work")
+    begin = time.monotonic()
+    refused(client("qa").post(many), "too_much_work")
+    assert time.monotonic() - begin < 2, "the rest of such a request is not even cut into pieces"
+    monkeypatch.setattr(predictors["qa"], "measure", lambda: Speed(0.0, 0.01))
+    slow = client("qa", timeout=2.0)
+    assert "would take more than 1 s" in refused(slow.post({"question": "Where?", "context": "Mary went to Paris. " * 60}), "too_much_work")
+    assert slow.post({"question": "Where?", "context": "Mary went to Paris."}).status_code == 200
+    limits = client("qa", max_windows=9, max_pieces=8)("GET", "/model").json()["limits"]
+    assert (limits["windows"], limits["pieces"]) == (9, 8)
+
+
+def test_windows_of_many_rows_are_put_together_rightly(client):
+    contexts = ["Mary went to Paris. " * n + "Tom stayed at home." for n in (1, 40, 3, 20)]
+    ask = client("qa", max_batch=3)
+    one_by_one = [ask.post({"question": "Where?", "context": context}).json()["predictions"][0] for context in contexts]
+    together = ask.post({"question": ["Where?"] * 4, "context": contexts}).json()["predictions"]
+    assert [one["start"] for one in together] == [one["start"] for one in one_by_one]
+    assert numbers(together) == pytest.approx(numbers(one_by_one), abs=1e-4)
+
+
+def test_large_requests_are_cut_into_pieces_by_one_thread(client):
+    ask = client("ner")
+    ask.service._big = 8
+    refused(ask.post({"text": ["Mary went to Paris. " * 400] * 4}), "queue_full")
+    assert ask.post({"text": "Mary went to Paris."}).status_code == 200
+    ask.service._big = 0
+
+
 def test_paths_and_methods(client):
     ask = client()
     refused(ask("GET", "/nothing"), "not_found")
@@ -313,15 +348,29 @@ def test_a_token_guards_what_costs_or_tells(predictors, monkeypatch):
     predictor = predictors["classification"]
     ask = Client(Service(Settings(str(predictor.folder)), predictor))
     for method, path in (("POST", "/predict"), ("GET", "/model"), ("GET", "/metrics")):
-        for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": "sesame"}, {"authorization": "Bearer sesame "}):
+        for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": "sesame"}, {"authorization": "Basic sesame"}, {"authorization": "Bearersesame"}):
             answer = ask(method, path, headers=headers)
             refused(answer, "unauthorized")
             assert answer.headers["www-authenticate"] == "Bearer"
-    assert ask.post({"text": "a"}, headers={"authorization": "Bearer sesame"}).status_code == 200
+    for right in ("Bearer sesame", "bearer sesame", "BEARER  sesame"):  # the scheme's name has no case (RFC 9110, 11.1)
+        assert ask.post({"text": "a"}, headers={"authorization": right}).status_code == 200
     for path in ("/", "/health", "/ready", "/docs", "/openapi.json"):
         assert ask("GET", path).status_code == 200
-    assert "securitySchemes" in ask("GET", "/openapi.json").json()["components"]
+    described = ask("GET", "/openapi.json")
+    assert "securitySchemes" in described.json()["components"]
+    assert not [label for label in predictor.about.labels if f'"{label}"' in described.text], "labels are for those who may see /model"
     ask.close()
+
+
+@pytest.mark.parametrize("given, token", [("sesame\n", "sesame"), (" sesame\r\n", "sesame"), ("\n", ""), ("a.b~c-1==", "a.b~c-1==")])
+def test_a_token_is_read_as_files_have_it(given, token):
+    assert read_token({"BERTCOURSE_TOKEN": given}) == token
+
+
+@pytest.mark.parametrize("given", ["open sesame", "a\tb", "sésame", "a\x00b"])
+def test_a_token_that_no_header_can_carry_is_refused(given):
+    with pytest.raises(ModelError, match="BERTCOURSE_TOKEN holds a blank"):
+        read_token({"BERTCOURSE_TOKEN": given})
 
 
 def test_a_name_that_was_made_to_point_here_is_refused(client):
@@ -340,6 +389,9 @@ class Slow:
 
     def __getattr__(self, name: str):
         return getattr(self.predictor, name)
+
+    def measure(self):
+        return Speed(0.03)  # so slow that nobody is answered at once
 
     def run(self, inputs):
         self.go.wait(20)
@@ -404,7 +456,7 @@ def test_damaged_weights_are_found_before_anybody_asks(predictors, monkeypatch):
 
 
 def test_every_code_has_been_seen():
-    source = Path(__file__).read_text(encoding="utf-8") + Path(__file__).with_name("test_serving_process.py").read_text(encoding="utf-8")
+    source = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_serving*.py"))
     assert not [code for code in CODES if f'"{code}"' not in source]
 
 
@@ -422,21 +474,29 @@ def test_headers_of_every_answer(client):
     assert ask("GET", "/health", headers={"x-request-id": "a b<script>"}).headers["x-request-id"] != "a b<script>"
 
 
-def test_logs_are_json_without_the_texts(client, capsys):
+def test_logs_are_json_without_the_texts(client, monkeypatch, tmp_path):
     from bertcourse.serving import logs
-    logs.set_up()
+    log = tmp_path / "log"
+    with log.open("wb") as out:
+        monkeypatch.setattr(logs, "_writers", [logs.Writer(out.fileno())])
+        logs.set_up()
+        ask_and_look(client, lambda: logs.writer().flush() and log.read_text(encoding="utf-8"))
+
+
+def ask_and_look(client, read) -> None:
+    "Requests with words that no log may hold."
     ask = client()
     ask.post({"text": ["secret-word", "secret-word"]}, headers={"x-request-id": "one"})
     ask("GET", "/secret-word?text=secret-word")
     ask.post({"text": 3, "secret-word": "secret-word"})
-    said = capsys.readouterr().err
+    said = read()
     assert "secret-word" not in said
     first, second, third = (json.loads(line) for line in said.splitlines())
     assert first["event"] == "request" and first["id"] == "one" and first["path"] == "/predict" and first["status"] == 200 and first["texts"] == 2
     assert second["path"] == "unknown" and second["code"] == "not_found" and third["code"] == "unknown_field"
     quiet = client(log="errors")
     quiet.post({"text": "a"})
-    assert not capsys.readouterr().err
+    assert read() == said
 
 
 def test_counts(client):
@@ -458,9 +518,9 @@ def test_counts(client):
 def test_the_model_says_what_it_is(client, models):
     about = json.loads((models["classification"] / "bertcourse.json").read_text(encoding="utf-8"))
     said = client()("GET", "/model").json()
-    assert said["fingerprint"] == about["sha256"] and said["labels"] == about["labels"] and said["max_length"] == 48
+    assert re.fullmatch("[0-9a-f]{64}", said["fingerprint"]) and said["labels"] == about["labels"] and said["max_length"] == 48
     assert said["name"] == "classification" and str(models["classification"].parent) not in json.dumps(said)
-    assert said["quantisation"] is None
+    assert said["quantisation"] is None and (said["runtime"], said["provider"]) == ("ort", "CPUExecutionProvider")
     assert client("qa")("GET", "/model").json()["fields"] == {"required": ["question", "context"], "optional": []}
 
 

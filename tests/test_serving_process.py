@@ -15,7 +15,7 @@ import commands
 import httpx
 import pytest
 import services
-from services import serve
+from services import serve, talk
 
 from bertcourse.app import serve as command
 from bertcourse.serving.inputs import CODES
@@ -24,7 +24,7 @@ SERVE = commands.Training("serve")
 
 
 @pytest.fixture(autouse=True, scope="module")
-def surroundings():
+def surroundings(cached_exports):
     with commands.surroundings():
         yield
 
@@ -124,23 +124,6 @@ def running(model, tmp_path_factory):
         yield service
         assert service.stop() == 0
         assert not [line for line in service.lines() if line["level"] in ("error", "critical")]
-
-
-def talk(port: int, *parts: bytes, pause: float = 0.0, half: bool = False) -> bytes:
-    "Send parts, and read until the other side closes."
-    with socket.create_connection(("127.0.0.1", port), 30) as connection:
-        for part in parts:
-            connection.sendall(part)
-            time.sleep(pause)
-        if half:
-            connection.shutdown(socket.SHUT_WR)
-        said = b""
-        try:
-            while part := connection.recv(65_536):
-                said += part
-        except ConnectionResetError:
-            pytest.fail("the connection was reset before the answer could be read") if not said else None
-        return said
 
 
 def code_of(said: bytes) -> tuple[int, str]:

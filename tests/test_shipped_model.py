@@ -1,13 +1,12 @@
 """The shipped model is today's: tokenizer, recipe and data fit the code, and it is as good as its card says."""
 
-import importlib.util
 import json
 import math
 import statistics
 from dataclasses import asdict
-from pathlib import Path
 
 import pytest
+import scripts
 import torch
 from transformers import (
     AutoModel,
@@ -21,15 +20,13 @@ from transformers import (
 from bertcourse.assets import asset
 from bertcourse.bert import BertModel
 from bertcourse.cloze import recall
-from bertcourse.corpus import documents, load_tokenizer, train_tokenizer
+from bertcourse.corpus import documents, load_tokenizer
 from bertcourse.pieces import toy_pieces
 from bertcourse.pretraining import Recipe
 
 FOLDER = asset("tiny-bert")
 METRICS = json.loads((FOLDER / "metrics.json").read_text(encoding="utf-8"))
-spec = importlib.util.spec_from_file_location("ship_model", Path(__file__).parents[1] / "tools/ship_model.py")
-ship_model = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(ship_model)
+ship_model = scripts.tool("ship_model")
 
 
 def plain(value):
@@ -56,8 +53,8 @@ def test_loads_with_every_weight(cls):
     assert all(torch.isfinite(p).all() for p in model.parameters())
 
 
-def test_tokenizer_is_todays():
-    stored, today = load_tokenizer(), train_tokenizer()
+def test_tokenizer_is_todays(todays_tokenizer):
+    stored, today = load_tokenizer(), load_tokenizer(todays_tokenizer)
     assert stored.get_vocab() == today.get_vocab()
     assert AutoTokenizer.from_pretrained(FOLDER).model_max_length == BertConfig.from_pretrained(FOLDER).max_position_embeddings
 

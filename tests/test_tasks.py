@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bertcourse import bert, profiles
+from bertcourse.corpus import load_tokenizer
 from bertcourse.corpus_tasks import dataset, examples
 from bertcourse.tasks import (
     Answering,
@@ -99,11 +100,62 @@ def test_mass_of_all_spans(n, seed):
 
 @pytest.mark.parametrize("guess, truths, exact, f1", [
     ("The Eiffel Tower", ["eiffel tower."], 1, 1), ("a cat", ["cat", "dog"], 1, 1), ("cat", [], 0, 0), ("", [], 1, 1), ("", ["x"], 0, 0),
-    ("old town", ["the old town of Paris"], 0, 2 * 2 / (2 + 4)), ("三 天前", ["三天前"], 1, 1), ("三天", ["三天前"], 0, 4 / 5),
-    ("BERT模型", ["bert 模型"], 1, 1), ("don't", ["dont"], 1, 1), ("the", ["the"], 0, 0), ("《雨天》", ["雨天"], 1, 1),
+    ("old town", ["the old town of Paris"], 0, 2 * 2 / (2 + 4)), ("don't", ["dont"], 1, 1),
+    ("“cat”", ["cat"], 0, 0),  # only ASCII punctuation is stripped
+    ("20–30", ["20-30"], 0, 0), ("a–b", ["–b"], 1, 1),  # an article ends at any word boundary
+    ("在 paris", ["在paris"], 0, 0),  # Chinese characters are not cut in English text
+    ("the", ["the"], 1, 1), ("", ["the", "."], 1, 1), ("x", ["the"], 0, 0),  # what normalises to nothing is no answer
+    ("cat", ["the", "cat"], 1, 1), ("$5", ["5"], 1, 1), ("U.S.", ["us"], 1, 1),
 ])  # fmt: skip
-def test_answer_scores(guess, truths, exact, f1):
+def test_answer_scores_of_squad_2(guess, truths, exact, f1):
     assert answer_scores(guess, truths) == (exact, pytest.approx(f1))
+
+
+@pytest.mark.parametrize("guess, truths, exact, f1", [
+    ("The Eiffel Tower", ["eiffel tower."], 1, 1), ("the", ["the"], 1, 0), ("", ["."], 1, 0), ("cat dog", ["dog"], 0, 2 / 3),
+])  # fmt: skip
+def test_answer_scores_of_squad_1(guess, truths, exact, f1):
+    assert answer_scores(guess, truths, "squad1.1") == (exact, pytest.approx(f1)), "what normalises to nothing shares no token"
+
+
+@pytest.mark.parametrize("guess, truths, exact, f1", [
+    ("三天", ["三天前"], 0, 4 / 5), ("三 天前", ["三天前"], 0, 1), ("《雨天》", ["雨天"], 1, 1), ("前三天", ["三天前"], 0, 2 * 2 / 6),
+    ("甲乙丙丁", ["甲丙乙丁"], 0, 2 * 1 / 8),  # four characters in common, but never two in a row
+    ("甲乙x丙丁", ["甲乙y丙丁"], 0, 2 * 2 / 10), ("BERT模型", ["bert模型"], 1, 1), ("3.5%", ["3.5 %"], 0, 1),
+    ("1990-2000年", ["19902000年"], 1, 1), ("雨,天", ["雨天"], 0, 2 * 1 / 5),  # an ASCII comma is not in the list
+    ("", ["雨天"], 0, 0), ("丁", ["甲", "丁"], 1, 1), ("", [], 1, 1), ("甲", [], 0, 0),
+])  # fmt: skip
+def test_answer_scores_of_cmrc(guess, truths, exact, f1):
+    assert answer_scores(guess, truths, "cmrc2018") == (exact, pytest.approx(f1))
+
+
+def test_rules_are_those_of_the_data():
+    tokenizer = load_tokenizer()
+    assert Answering(tokenizer, lang="en").rules([["a"], ["b"]]) == "squad1.1"
+    assert Answering(tokenizer, lang="en").rules([["a"], []]) == "squad2.0" and Answering(tokenizer, lang="zh").rules([["a"]]) == "cmrc2018"
+    with pytest.raises(ValueError, match="no rules 'squad'"):
+        answer_scores("a", ["a"], "squad")
+
+
+@pytest.mark.parametrize("surer", [-0.5, 0.0, 0.5])  # the first window is the surest, or the last
+def test_a_certain_answer_in_two_windows_is_certain(surer):
+    "Overlapping windows show the same span twice; it is one answer."
+    tokenizer = load_tokenizer()
+    task = Answering(tokenizer, max_length=32)
+    context = "the cat sleeps . " * 8 + "Tom lives in London . " + "the dog eats . " * 8
+    rows = [{"question": "Where does Tom live?", "context": context}]
+    encoded = task.encode(rows, labelled=False)
+    begin = context.index("London")
+    found, windows = [], 0
+    for row in encoded:
+        start, end = np.full(len(row["offsets"]), -20.0), np.full(len(row["offsets"]), -20.0)
+        for i, at in enumerate(row["offsets"]):
+            if at and at[0] == begin:
+                start[i] = end[i] = 20.0 + surer * windows
+                windows += 1
+        found.append({"start_logits": start, "end_logits": end})
+    [answer] = task.decode(found, rows, encoded)
+    assert windows >= 2 and answer["answer"] == "London" and answer["probability"] > 0.999
 
 
 def perfect(task, encoded, rows):
@@ -214,6 +266,8 @@ def test_scores_of_known_predictions(tokenizer):
     said = [{"label": name} for name in ("no", "yes", "yes", "yes")]
     score = task.score(said, rows)
     assert score["accuracy"] == 0.75 and score["macro_f1"] == pytest.approx((2 / 3 + 4 / 5) / 2) and score["mcc"] == pytest.approx(3**-0.5)
+    assert score["f1"] == pytest.approx(4 / 5), "of the second class, as GLUE has it"
+    assert "f1" not in Classification(tokenizer, ("a", "b", "c")).score([{"label": "a"}] * 2, [{"label": 0}, {"label": 1}])
     numbers = Regression(tokenizer)
     rows = [{"sentence1": "x", "sentence2": "y", "label": y} for y in (0.0, 1.0, 2.0)]
     assert numbers.score([{"score": s} for s in (1, 3, 5)], rows)["pearson"] == pytest.approx(1)
@@ -226,7 +280,7 @@ def test_each_task_learns(tiny, tokenizer, name, lang):
     """A few steps on a few examples: the loss falls, and the saved configuration knows the labels."""
     from bertcourse.training import fit
 
-    data = tiny.dataset(name, lang)["train"].select(range(64))
+    data = dataset(name, lang, {"train": 64})["train"]
     task = task_of(name, data, tokenizer, lang=lang)
     torch.manual_seed(0)
     model = task.model(tiny.model)

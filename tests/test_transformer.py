@@ -11,28 +11,25 @@ from torch import nn
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig
+from transformers.activations import ACT2FN
 from transformers.models.bert.modeling_bert import BertLayer
 
+from bertcourse.attention_checks import check_weights
 from bertcourse.bert import SHAPES
+from bertcourse.layers import PreNormLayer, layer_cost, mean_cosine, plot_layer, random_layers
 from bertcourse.transformer import (
     AddNorm,
     Attention,
     EncoderLayer,
     Intermediate,
-    PreNormLayer,
     SelfAttention,
-    attention_scores,
-    attention_weights,
     causal_mask,
-    check_weights,
     gelu,
     gelu_tanh,
-    layer_cost,
     layer_norm,
     merge_heads,
     padding_mask,
     scaled_dot_product_attention,
-    share_on,
     split_heads,
 )
 
@@ -45,6 +42,13 @@ def small(heads=4, head_dim=8, inner=48, activation="gelu", dropout=0.0):
         hidden_size=heads * head_dim, num_attention_heads=heads, intermediate_size=inner, hidden_act=activation,
         hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout, attn_implementation="eager",
     )  # fmt: skip
+
+
+def attention_weights(scores, visible=None):
+    """What attention makes of given scores: the keys are unit vectors, so that a query holds its own scores."""
+    m = scores.shape[-1]
+    keys = torch.eye(m, dtype=scores.dtype)
+    return scaled_dot_product_attention(scores * math.sqrt(m), keys, keys, visible)[1]
 
 
 def some_visible(*shape):
@@ -153,6 +157,8 @@ def test_gelu_is_torchs(dtype):
     x = torch.linspace(-12, 12, 4801, dtype=dtype)
     assert_close(gelu(x), F.gelu(x), atol=1e-6, rtol=1e-5)
     assert_close(gelu_tanh(x), F.gelu(x, approximate="tanh"), atol=1e-6, rtol=1e-5)
+    assert_close(gelu(x), ACT2FN["gelu"](x), atol=1e-6, rtol=1e-5)
+    assert_close(gelu_tanh(x), ACT2FN["gelu_new"](x), atol=1e-6, rtol=1e-5)
     assert x[gelu(x).argmin()].item() == pytest.approx(-0.7518, abs=0.005) and gelu(x).min().item() == pytest.approx(-0.16997, abs=1e-5)
 
 
@@ -218,9 +224,9 @@ BAD = {
     "no heads": (lambda layer: split_heads(X, 0), r"hidden size 32 does not split into 0 heads"),
     "split of a vector": (lambda layer: split_heads(X[0, 0], 4), r"takes \(…, n, H\), not \(32,\)"),
     "merge of a matrix": (lambda layer: merge_heads(X[0]), r"takes \(…, h, n, d\), not \(7, 32\)"),
-    "query and key width": (lambda layer: attention_scores(X, X[..., :16]), r"width: \(2, 7, 32\) and \(2, 7, 16\)"),
-    "query and key batch": (lambda layer: attention_scores(X, X.repeat(2, 1, 1)), r"batches or heads: \(2, 7, 32\) and \(4, 7, 32\)"),
-    "a query that is a vector": (lambda layer: attention_scores(X[0, 0], X[0]), r"\(32,\) and \(7, 32\)"),
+    "query and key width": (lambda layer: scaled_dot_product_attention(X, X[..., :16], X), r"width: \(2, 7, 32\) and \(2, 7, 16\)"),
+    "query and key batch": (lambda layer: scaled_dot_product_attention(X, X.repeat(2, 1, 1), X.repeat(2, 1, 1)), r"batches or heads: \(2, 7, 32\) and \(4, 7, 32\)"),
+    "a query that is a vector": (lambda layer: scaled_dot_product_attention(X[0, 0], X[0], X[0]), r"\(32,\) and \(7, 32\)"),
     "key and value number": (lambda layer: scaled_dot_product_attention(X, X, X[:, :6]), r"number: \(2, 7, 32\) and \(2, 6, 32\)"),
     "layer, width": (lambda layer: layer(X[..., :30]), r"\(2, 7, 30\), but the layer takes \(…, n, 32\)"),
     "feed-forward, width": (lambda layer: layer.intermediate(X[..., :8]), r"\(2, 7, 8\), but the layer takes \(…, n, 32\)"),
@@ -241,8 +247,6 @@ BAD = {
     "layer norm, weight": (lambda layer: layer_norm(X, torch.ones(7)), r"weight has shape \(7,\), the vectors \(2, 7, 32\)"),
     "layer norm, bias": (lambda layer: layer_norm(X, None, torch.ones(1, 32)), r"bias has shape \(1, 32\)"),
     "cost, nothing": (lambda layer: layer_cost(BertConfig(), 0), r"at least, not 0"),
-    "share, shape": (lambda layer: share_on(torch.ones(4, 7, 7), TRUE[0, 0, :6]), r"shape \(7, 7\) for weights \(4, 7, 7\), not torch.bool of shape \(6, 7\)"),
-    "share, kind": (lambda layer: share_on(torch.ones(4, 7, 7), torch.ones(7, 7)), r"not torch.float32 of shape \(7, 7\)"),
 }  # fmt: skip
 
 
@@ -303,6 +307,73 @@ def test_a_wrong_attention_would_be_noticed(variant):
     assert not torch.allclose(variant(q, k, v), expected, atol=1e-3)
 
 
+@pytest.mark.parametrize("order", [[2, 0, 3, 1], [3, 2, 1, 0]])
+def test_words_in_another_order_have_the_same_outputs(order):
+    """Attention knows no order: the outputs move with the words."""
+    x = torch.randn(2, 4, 8)
+    mixed, weights = scaled_dot_product_attention(x, x, x)
+    moved, _ = scaled_dot_product_attention(x[:, order], x[:, order], x[:, order])
+    assert_close(moved, mixed[:, order])
+
+
+def test_heads_one_by_one_are_the_module():
+    """As the formula of multi-head attention says it."""
+    torch.manual_seed(0)
+    attention, x, text = SelfAttention(small()).eval(), torch.randn(2, 7, 32), torch.tensor([[1] * 7, [1] * 4 + [0] * 3])
+    heads = []
+    for i in range(4):
+        rows = slice(8 * i, 8 * (i + 1))  # nn.Linear keeps W transposed: a head is 8 rows
+        q, k, v = (x @ m.weight[rows].T + m.bias[rows] for m in (attention.query, attention.key, attention.value))
+        heads.append(scaled_dot_product_attention(q, k, v, padding_mask(text)[:, 0])[0])
+    assert_close(torch.cat(heads, dim=-1), attention(x, padding_mask(text))[0])
+
+
+def test_a_padding_mask_without_axes_is_taken_for_queries_and_keys():
+    """A batch of n sequences of n tokens: nothing is refused, and the result is wrong; `padding_mask` gives it its axes."""
+    x, mask = torch.randn(4, 1, 4, 8), torch.ones(4, 4, dtype=torch.long).tril()
+    right, _ = scaled_dot_product_attention(x, x, x, padding_mask(mask))
+    assert not torch.allclose(scaled_dot_product_attention(x, x, x, mask > 0)[0], right)
+
+
+def test_the_feed_forward_network_works_on_each_position_by_itself(layer):
+    x = torch.randn(2, 7, 32)
+    together = layer.output.dense(layer.intermediate(x))
+    one_by_one = torch.stack([layer.output.dense(layer.intermediate(x[:, i : i + 1]))[:, 0] for i in range(7)], dim=1)
+    assert_close(together, one_by_one)
+
+
+def test_gelu_is_the_expectation_of_a_random_mask():
+    torch.manual_seed(0)
+    points = torch.linspace(-2, 2, 9, dtype=torch.float64)
+    passed = torch.rand(200_000, 9, dtype=torch.float64) < torch.special.ndtr(points)  # with probability Φ(x)
+    assert_close((passed * points).mean(0), gelu(points), atol=0.01, rtol=0)
+    assert torch.equal(gelu(points), gelu(points))
+
+
+def test_softmax_has_the_slope_that_the_page_says():
+    """diag(p) − ppᵀ, whose diagonal is p(1 − p)."""
+    p = (scores := torch.randn(16, dtype=torch.float64)).softmax(-1)
+    found = torch.autograd.functional.jacobian(lambda s: s.softmax(-1), scores)
+    assert_close(found, torch.diag(p) - torch.outer(p, p))
+    assert_close(found.diagonal(), p * (1 - p))
+
+
+def test_batch_norm_of_one_vector_is_refused_and_layer_norm_is_not():
+    x = torch.randn(1, 8)
+    assert layer_norm(x).shape == x.shape
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        nn.BatchNorm1d(8, affine=False).train()(x)
+
+
+@pytest.mark.parametrize("scale, least", [(1.0, 1e-6), (0.01, 1e-3)])
+def test_another_epsilon_matters_for_small_vectors(scale, least):
+    """PyTorch's default of 1e-5 in place of BERT's 1e-12."""
+    torch.manual_seed(0)
+    x = scale * torch.randn(20, 32)
+    change = (layer_norm(x) - layer_norm(x, eps=1e-5)).abs().max()
+    assert least < change and (scale < 1 or change < 1e-4)
+
+
 # --- training -----------------------------------------------------------------------------------------------------
 
 
@@ -326,7 +397,7 @@ def test_train_mode_drops_out_and_eval_does_not():
     check_weights(weights)  # the weights returned are those before dropout
 
 
-# --- cost and heads -----------------------------------------------------------------------------------------------
+# --- cost -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("hidden, inner, n", [(32, 48, 1), (32, 128, 9), (96, 100, 33)])
@@ -346,13 +417,27 @@ def test_cost_agrees_with_chapter_1(n):
     assert 12 * sum(flops for _, flops in layer_cost(BertConfig(), n).values()) == sum(shape.flops(n).values())
 
 
-def test_share_of_heads_made_by_hand():
-    n = 5
-    i, j = torch.arange(n)[:, None], torch.arange(n)
-    previous = i - j == 1
-    looks_back = torch.where(i == 0, torch.eye(n), previous.float())
-    uniform = torch.full((n, n), 1 / n)
-    weights = torch.stack([looks_back, uniform, torch.eye(n)])
-    assert_close(share_on(weights, previous), torch.tensor([1.0, 0.2, 0.0]))  # the first row has no target
-    assert share_on(weights, torch.zeros(n, n, dtype=torch.bool)).isnan().all()
-    assert_close(share_on(weights, torch.ones(n, n, dtype=torch.bool)), torch.ones(3))
+# --- what the helper page of the layers adds ----------------------------------------------------------------------
+
+
+def test_the_flow_of_a_layer_names_the_shape_after_each_step(layer):
+    figure = plot_layer(layer, torch.randn(2, 7, 32))
+    for shape in ("(2, 7, 32)", "(2, 4, 7, 7)", "(2, 7, 48)"):
+        assert shape in figure.picture
+    assert not any(module._forward_hooks for module in layer.modules()), "hooks are left behind"
+
+
+@pytest.mark.parametrize("width, std, expected", [(128, None, 0.02 * math.sqrt(6)), (64, 0.1, 0.1)])
+def test_random_layers_have_the_weights_that_were_asked_for(width, std, expected):
+    torch.manual_seed(0)
+    layers = random_layers(3, width, std, PreNormLayer)
+    assert len(layers) == 3 and all(type(layer) is PreNormLayer for layer in layers)
+    weight = layers[2].intermediate.dense.weight
+    assert weight.std().item() == pytest.approx(expected, rel=0.05)
+    assert not layers[0].attention.self.query.bias.any() and layers[0].output.dropout.p == 0
+
+
+def test_mean_cosine_of_vectors_made_by_hand():
+    x = torch.tensor([[[1.0, 0.0], [2.0, 0.0], [0.0, 3.0]]])
+    assert mean_cosine(x) == pytest.approx(1 / 3, abs=1e-6)
+    assert mean_cosine(-5 * torch.ones(1, 4, 3)) == pytest.approx(1, abs=1e-6)

@@ -11,13 +11,16 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from checks.outputs import is_timing
+from checks.reading import ROOT
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from bertcourse.app import atomic, workspace
+from bertcourse.app import workspace
 from bertcourse.app.messages import UserError, reader_language
 from bertcourse.assets import asset
+from bertcourse.base import atomic
 from bertcourse.languages import WORKSPACE_FILE, split_marker
 
 
@@ -91,9 +94,12 @@ def test_first_run_hands_out_everything(course, root):
 
 def test_second_run_touches_nothing(course, root):
     workspace.prepare(root, "zh")
-    before = {p: p.stat() for p in root.rglob("*")}
+    def state():  # not the time of the last access, which reading changes
+        return {p: (p.stat().st_mtime_ns, p.stat().st_ino, p.stat().st_size) for p in root.rglob("*")}
+
+    before = state()
     report = workspace.prepare(root)
-    assert {p: p.stat() for p in root.rglob("*")} == before
+    assert state() == before
     assert report.lang == "zh" and not (report.created or report.updated or report.kept or report.waiting)
     assert "一切照旧" in report.lines()[1]
 
@@ -133,15 +139,78 @@ def test_notebook_that_was_only_opened_is_untouched(course, root):
     assert b"my-own" in (root / "02_transformer.ipynb").read_bytes()
 
 
+def ran(data: bytes, **metadata) -> dict:
+    """A notebook as JupyterLab saves it after all cells were run: outputs, counts, times, folded cells."""
+    notebook = json.loads(data)
+    notebook["metadata"] |= {"language_info": {"name": "python"}, "widgets": {"application/vnd.jupyter.widget-state+json": {}}} | metadata
+    for count, cell in enumerate(notebook["cells"], 1):
+        cell["metadata"] |= {"collapsed": True, "jupyter": {"source_hidden": True}, "scrolled": False}
+        if cell["cell_type"] == "code":
+            cell["metadata"]["execution"] = {"iopub.status.busy": "2026-01-01T00:00:00Z"}
+            cell |= {"execution_count": count, "outputs": [{"output_type": "stream", "name": "stdout", "text": ["1\n"]}]}
+    return notebook
+
+
+def store(path: Path, notebook: dict) -> None:
+    path.write_text(json.dumps(notebook, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def test_notebook_that_was_only_run_is_untouched(course, root):
+    workspace.prepare(root, "en")
+    for name in ("01_bert.ipynb", "helpers/plots.ipynb"):
+        spec = {"kernelspec": {"display_name": ".venv (3.11)", "language": "python", "name": "python3"}}  # as VS Code names it
+        store(root / name, ran((root / name).read_bytes(), **spec))
+    report = workspace.prepare(root)
+    assert not report.kept and not report.waiting and "Nothing to do" in report.lines()[1]
+    assert b"execution_count" in (root / "01_bert.ipynb").read_bytes() and b"iopub" in (root / "01_bert.ipynb").read_bytes()
+    assert not workspace.prepare(root, update=True).updated  # nor are outputs cleared where nothing is new
+    course.write("01_bert", 1)
+    report = workspace.prepare(root, update=True)
+    assert report.updated == ["01_bert.ipynb"] and not report.beside and b"Version 1" in (root / "01_bert.ipynb").read_bytes()
+
+
+def change_source(cells): cells[-2]["source"].append("\ny = 1")
+def change_kind(cells): cells[-2].update(cell_type="raw")
+def change_order(cells): cells.reverse()
+def add_cell(cells): cells.append({"id": "mine", "cell_type": "markdown", "metadata": {}, "source": []})
+def add_tag(cells): cells[0]["metadata"]["tags"] = ["mine"]
+def drop_cell(cells): cells.pop()
+
+
+@pytest.mark.parametrize("change", [change_source, change_kind, change_order, add_cell, add_tag, drop_cell])
+def test_notebook_that_was_run_and_changed_is_the_learners(course, root, change):
+    workspace.prepare(root, "en")
+    notebook = ran((root / "01_bert.ipynb").read_bytes())
+    change(notebook["cells"])
+    store(root / "01_bert.ipynb", notebook)
+    before = (root / "01_bert.ipynb").read_bytes()
+    course.write("01_bert", 1)
+    report = workspace.prepare(root, update=True)
+    assert report.kept == ["01_bert.ipynb"] and len(report.beside) == 1 and (root / "01_bert.ipynb").read_bytes() == before
+
+
+def test_notebook_run_by_a_kernel_is_untouched(course, root):
+    from nbclient import NotebookClient
+
+    workspace.prepare(root, "en")
+    path = root / "helpers/plots.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(path.parent)}}).execute()
+    nbformat.write(notebook, path)
+    assert notebook.cells[2].outputs[0].data["text/plain"].startswith("All cells") and notebook.cells[2].execution_count == 1
+    assert workspace.prepare(root).kept == []
+
+
 def test_untouched_notebook_is_renewed_only_by_update(course, root):
     workspace.prepare(root, "en")
     course.write("helpers/plots", 1)
-    course.write("03_pretraining")
+    course.write("03_1_objectives")
     report = workspace.prepare(root)
-    assert not report.created and set(report.waiting) == {"helpers/plots.ipynb", "03_pretraining.ipynb", "README.md"}
-    assert "--update" in report.lines()[-1] and not (root / "03_pretraining.ipynb").exists()
+    before = "02_transformer.ipynb"  # its last line now leads to chapter 3
+    assert not report.created and set(report.waiting) == {"helpers/plots.ipynb", "03_1_objectives.ipynb", "README.md", before}
+    assert "--update" in report.lines()[-1] and not (root / "03_1_objectives.ipynb").exists()
     report = workspace.prepare(root, update=True)
-    assert set(report.updated) == {"helpers/plots.ipynb", "README.md"} and report.created == ["03_pretraining.ipynb"]
+    assert set(report.updated) == {"helpers/plots.ipynb", "README.md", before} and report.created == ["03_1_objectives.ipynb"]
     assert not workspace.prepare(root, update=True).updated
 
 
@@ -250,7 +319,7 @@ def test_broken_course_notebook_writes_nothing(course, root):
 
 # --- any sequence of steps ----------------------------------------------------------------------------------------
 
-NAMES = ("01_bert.ipynb", "02_transformer.ipynb", "helpers/plots.ipynb", "README.md", "03_pretraining.ipynb", "own.txt")
+NAMES = ("01_bert.ipynb", "02_transformer.ipynb", "helpers/plots.ipynb", "README.md", "03_1_objectives.ipynb", "own.txt")
 
 
 class Learner(RuleBasedStateMachine):
@@ -297,7 +366,7 @@ class Learner(RuleBasedStateMachine):
         (self.root / name).unlink(missing_ok=True)
         self.mine.pop(self.root / name, None)
 
-    @rule(name=st.sampled_from(("01_bert", "helpers/plots", "03_pretraining")), version=st.integers(1, 3))
+    @rule(name=st.sampled_from(("01_bert", "helpers/plots", "03_1_objectives")), version=st.integers(1, 3))
     def course_changes(self, name, version):
         self.course.write(name, version)
 
@@ -445,7 +514,8 @@ def test_file_that_appears_meanwhile_survives(tmp_path, monkeypatch):
 PREPARE = """
 import os, sys, pathlib
 sys.path.insert(0, sys.argv[4])
-from bertcourse.app import atomic, workspace
+from bertcourse.app import workspace
+from bertcourse.base import atomic
 from bertcourse.app.messages import UserError
 source = pathlib.Path(sys.argv[1])
 def asset(name):
@@ -514,14 +584,94 @@ def test_learner_notebooks_of_the_course(tmp_path, lang):
         for cell in made.cells:
             assert cell.source.strip() and not re.match(r"\s*<!-- (zh|en) -->", cell.source), name
             if cell.cell_type == "code":
-                assert not cell.outputs and cell.execution_count is None, name
+                assert cell.execution_count is None and bool(cell.outputs) == is_timing(cell), name  # known before it is run
+                shown = str(cell.outputs)
+                assert not cell.outputs or ("全部单元" in shown) == (lang == "zh") and ("All cells" in shown) == (lang == "en"), name
                 assert not re.search(r"^\s*#\|", cell.source, re.M), name
 
 
 def test_hidden_cells_and_directives_are_gone(course, root):
     workspace.prepare(root, "zh")
     cells = json.loads((root / "01_bert.ipynb").read_bytes())["cells"]
-    assert ["".join(cell["source"]) for cell in cells] == ["# 01_bert（中文）\n\n> 摘要", "第 0 版", "x = 0"]
+    assert [cell["id"] for cell in cells] == ["title", "how-to-run", "page-time", "zh", "code", "next-page"]
+    of_the_course = [cell for cell in cells if cell["id"] in ("title", "zh", "code")]
+    assert ["".join(cell["source"]) for cell in of_the_course] == ["# 01_bert（中文）\n\n> 摘要", "第 0 版", "x = 0"]
+
+
+def page(root: Path, name: str) -> list[dict]:
+    return json.loads((root / name).read_bytes())["cells"]
+
+
+def text(cell: dict) -> str:
+    return "".join(cell["source"])
+
+
+@pytest.mark.parametrize("lang", ["zh", "en"])
+def test_every_page_says_how_it_is_run_how_long_it_takes_and_where_it_goes_on(tmp_path, lang):
+    root = tmp_path / "w"
+    workspace.prepare(root, lang)
+    names = [name for name in workspace.handouts(lang) if name.endswith(".ipynb")]
+    chapters = [name for name in names if re.fullmatch(r"\d\d_\w+\.ipynb", name)]
+    assert chapters == sorted(path.name for path in (ROOT / "nbs").glob("[0-9]*.ipynb"))
+    assert len(names) == len(chapters) + 1 + len([*(ROOT / "nbs/helpers").glob("*.ipynb")])  # and the index
+    for name in names:
+        cells = page(root, name)
+        assert len({cell["id"] for cell in cells}) == len(cells) and cells[0]["cell_type"] == "markdown"
+        start, last = cells[1], cells[-1]
+        assert "Shift+Enter" in text(start) and re.search(r"阅读约 \d+ 分钟.*运行全部单元约 \d+ (秒|分钟)" if lang == "zh" else
+                                                          r"about \d+ minutes? to read .*, about \d+ (s|minutes) to run", text(start)), name
+        first = next(cell for cell in cells if cell["cell_type"] == "code")
+        assert is_timing(first) and ("MB" in str(first["outputs"])), name
+        assert bool(re.search("[一-鿿]", text(start) + text(first) + text(last))) == (lang == "zh"), name
+        (link,) = re.findall(r"\]\(([^)]+)\)", text(last))
+        assert (root / name).parent.joinpath(link).is_file(), name
+    follows = {name: re.findall(r"\[(.+)\]\((.+)\)", text(page(root, name)[-1]))[0] for name in ["index.ipynb", *chapters]}
+    assert [link for _, link in follows.values()] == [*chapters, "README.md"]
+    for title, link in [*follows.values()][:-1]:
+        assert text(page(root, link)[0]).splitlines()[0] == f"# {title}"
+    index = (root / "README.md").read_text(encoding="utf-8")
+    assert len(re.findall(r"^- \[.+\]\(\d\d_\w+\.ipynb\).*\d+.*\d+", index, re.MULTILINE)) == len(chapters) and "--dir" in index
+
+
+def test_the_guess_of_minutes():
+    from bertcourse.app import pages
+
+    def cell(text, kind="markdown"):
+        return {"cell_type": kind, "source": [text]}
+    assert pages.reading_minutes([cell("word " * 300), cell("code " * 9000, "code"), cell("```\n" + "x " * 900 + "\n```")]) == 2
+    assert pages.reading_minutes([cell("字" * 1000), cell("$" + "a " * 500 + "$ [字](" + "x" * 500 + ")")]) == 4
+    assert pages.reading_minutes([]) == 1
+    assert [pages.duration(seconds, "en") for seconds in (0.2, 12.5, 89, 150)] == ["about 1 s", "about 12 s", "about 89 s", "about 2 minutes"]
+
+
+@pytest.mark.parametrize("lang, says", [("zh", "里没有 bertcourse。请用 bertcourse lab 打开课程"), ("en", "has no bertcourse. Open the course with")])
+def test_kernel_without_bertcourse_says_what_to_do(course, root, lang, says):
+    workspace.prepare(root, lang)
+    for name in ("01_bert.ipynb", "helpers/plots.ipynb"):
+        first = next(cell for cell in page(root, name) if cell["cell_type"] == "code")
+        bare = [sys.executable, "-I", "-S", "-c", text(first)]  # nothing but the standard library
+        done = subprocess.run(bare, capture_output=True, text=True, encoding="utf-8", env=os.environ | {"PYTHONIOENCODING": "utf-8", "PYTHONUTF8": "1"})
+        last = done.stderr.splitlines()[-1]
+        assert done.returncode == 1 and last.startswith("ModuleNotFoundError: ") and says in last and sys.executable in last and "Change Kernel" in last
+        assert subprocess.run([sys.executable, "-c", text(first)], cwd=Path(workspace.__file__).parents[2]).returncode == 0
+
+
+def test_pages_in_a_folder_are_in_the_workspaces_language(course, root, monkeypatch, tmp_path):
+    from bertcourse.languages import bilingual, current_language
+
+    workspace.prepare(root, "zh")
+    monkeypatch.delenv("BERTCOURSE_LANG", raising=False)
+    (root / "helpers" / "deeper").mkdir()
+    for folder in (root, root / "helpers", root / "helpers" / "deeper"):
+        monkeypatch.chdir(folder)
+        assert current_language() == "zh" and bilingual("词", "word") == '<span lang="zh">词</span>'
+    monkeypatch.chdir(tmp_path)
+    assert current_language() is None and bilingual("词", "word").count("<span") == 2
+    monkeypatch.chdir(root / "helpers")
+    (root / WORKSPACE_FILE).write_text("{")
+    assert current_language() is None
+    monkeypatch.setenv("BERTCOURSE_LANG", "en")
+    assert current_language() == "en"
 
 
 def test_checkpoints_and_drafts_are_not_handed_out(course, root):

@@ -1,11 +1,13 @@
 """Run the course's notebooks: store their outputs, measure them, look for faults.
 
-    python tools/notebooks.py outputs [NB …]   run each in a fresh kernel and store its outputs, clean
-    python tools/notebooks.py timings [NB …]   measure each chapter's seconds and memory into assets/timings.json
-    python tools/notebooks.py check            does timings.json know every chapter?
+    python tools/notebooks.py outputs [NB …]   run each in a fresh kernel and store its outputs, clean, their fingerprints, and
+                                               what its claims measured
+    python tools/notebooks.py timings [NB …]   measure each page's seconds and memory into assets/timings.json
+    python tools/notebooks.py check            does timings.json know every page, are all outputs of today's cells, and was
+                                               every claim measured?
     python tools/notebooks.py lint [NB …]      every complaint of the tests' checks, and the guidelines
 
-NB is a path, or a name such as `01_bert`; without any, all notebooks (for timings: all chapters).
+NB is a path, or a name such as `01_bert`; without any, all notebooks.
 """
 
 from __future__ import annotations
@@ -14,26 +16,27 @@ import argparse
 import datetime
 import json
 import os
-import platform
 import re
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from checks import language, reading, stored  # noqa: E402 (tests/ is not installed)
+from checks import language, locks, measured, outputs, reading, stored  # noqa: E402 (tests/ is not installed)
 
 TIMINGS = ROOT / "bertcourse/assets/timings.json"  # in the package, for the pages show it
-THREADS = 2  # what the pages promise: two cores
+MEASURED = ROOT / "bertcourse/assets/measured.json"  # what `claim` was given, for the ledger shows it
+CORES = 2  # what the pages promise
 EVAL_FALSE = re.compile(r"^\s*#\|\s*eval:\s*false\b", re.MULTILINE | re.IGNORECASE)
 # Outputs are stored once, for both languages and the default profile: without network, with the same hashes each time.
 ENVIRONMENT = {
-    "OMP_NUM_THREADS": str(THREADS),
-    "MKL_NUM_THREADS": str(THREADS),
+    "OMP_NUM_THREADS": "1",  # as `bertcourse lab` and `make test` have it
+    "OMP_WAIT_POLICY": "PASSIVE",
     "HF_HUB_OFFLINE": "1",
     "PYTHONHASHSEED": "0",
     "TOKENIZERS_PARALLELISM": "false",
@@ -68,10 +71,11 @@ def kernel_environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if k not in UNSET} | ENVIRONMENT
 
 
-def run_cells(path: Path, watch=None):
+def run_cells(path: Path, watch=None, log: dict[str, str] | None = None):
     """Run a notebook in a fresh kernel, in its own folder; the notebook with its outputs.
 
-    `watch` is called with the kernel's process id as soon as there is one. Raises `Fault` at the first cell that fails.
+    `watch` is called with the kernel's process id as soon as there is one; `log` is added to the environment. Raises `Fault` at
+    the first cell that fails.
     """
     import nbformat
     from nbclient import NotebookClient
@@ -86,7 +90,7 @@ def run_cells(path: Path, watch=None):
         resources={"metadata": {"path": str(path.parent)}},
     )
     client.reset_execution_trackers()
-    with client.setup_kernel(env=kernel_environment()):
+    with client.setup_kernel(env=kernel_environment() | (log or {})):
         if watch:
             watch(client.km.provisioner.pid)
         for number, cell in enumerate(nb.cells):
@@ -108,6 +112,9 @@ def cleaned(nb) -> dict:
     from nbdev.clean import clean_nb
 
     plain = json.loads(nbformat.writes(nb))
+    for cell in plain["cells"]:
+        if cell["cell_type"] == "code":
+            cell["outputs"] = [] if outputs.is_live(cell) else outputs.join_streams(cell["outputs"])
     clean_nb(plain, allowed_cell_metadata_keys=["tags"])
     plain["metadata"] = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
     return plain
@@ -132,7 +139,7 @@ def store_outputs(paths: list[Path]) -> int:
     for path in paths:
         start = time.perf_counter()
         try:
-            nb = cleaned(run_cells(path))
+            nb, values = run_and_log(path)
             # errors never get here: run_cells raises; what a page must not show is refused as the tests refuse it
             if faults := list(stored.outputs(nb, path.name)):
                 raise Fault("\n".join(faults))
@@ -141,11 +148,37 @@ def store_outputs(paths: list[Path]) -> int:
             print(f"{fault}\n{path.name}: nothing stored", file=sys.stderr)
             continue
         changed = write(path, json.dumps(nb, sort_keys=True, indent=1, ensure_ascii=False) + "\n")
+        if path.is_relative_to(reading.NBS):
+            name = path.relative_to(reading.NBS).as_posix()
+            write(locks.LOCK, locks.text(locks.read() | {name: locks.lock(nb)}))
+            store_measured(name, values)
         print(
             f"{path.name}: {time.perf_counter() - start:.1f} s, outputs {'stored' if changed else 'unchanged'}",
             flush=True,
         )
     return failed
+
+
+def run_and_log(path: Path) -> tuple[dict, dict]:
+    """Run a notebook; the notebook as it is stored, and what its claims measured."""
+    from bertcourse.claims import LOG
+
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "claims.jsonl"
+        nb = cleaned(run_cells(path, log={LOG: str(log)}))
+        lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    return nb, {entry["id"]: measured.rounded(entry["value"]) for entry in map(json.loads, lines)}
+
+
+def store_measured(name: str, values: dict) -> None:
+    """Merge what a page measured into measured.json; values of claims that it no longer holds go."""
+    known = measured.read(MEASURED)
+    today = datetime.date.today().isoformat()
+    kept = {id: entry for id, entry in known.items() if entry["page"] != name}
+    new = {id: {"value": value, "page": name, "date": today} for id, value in values.items()}
+    if name.startswith("helpers/"):  # a helper's page shows how it is done; the chapter is where it is measured
+        new = {id: entry for id, entry in new.items() if id not in kept}
+    write(MEASURED, measured.text(kept | new))
 
 
 class Meter(threading.Thread):
@@ -179,17 +212,12 @@ class Meter(threading.Thread):
             self.end.wait(0.05)
 
 
-def processor() -> str:
-    """The processor's name."""
-    try:
-        return re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)[1].strip()
-    except (OSError, TypeError):
-        return platform.processor() or platform.machine()
-
-
 def measure(path: Path) -> dict:
     """Seconds, processor seconds and peak memory of all cells of a notebook, the kernel's start left out."""
+    import platform
     from importlib.metadata import version
+
+    from bertcourse.base.machine import processor
 
     meters: list[Meter] = []
     started: list[float] = []
@@ -212,8 +240,8 @@ def measure(path: Path) -> dict:
         "measured": datetime.date.today().isoformat(),
         "python": platform.python_version(),
         "torch": version("torch").partition("+")[0],
-        "cpu": processor(),
-        "cores": THREADS,
+        "cpu": str(processor()),
+        "cores": CORES,
     }
 
 
@@ -253,7 +281,7 @@ FIELDS = {
 
 
 def timing_faults(known: dict, names: list[str]) -> Iterator[str]:
-    """What is wrong with timings.json, given the chapters there are."""
+    """What is wrong with timings.json, given the pages there are."""
     for name in names:
         if name not in known:
             yield f"timings.json does not know {name}: run `python tools/notebooks.py timings {name}`"
@@ -263,7 +291,7 @@ def timing_faults(known: dict, names: list[str]) -> Iterator[str]:
             if not isinstance(value, kind) or (kind is not str and value <= 0):
                 yield f"timings.json: {name} has {key} = {value!r}"
     for name in known.keys() - names:
-        yield f"timings.json knows {name}, which is no chapter: delete the entry"
+        yield f"timings.json knows {name}, which is no chapter and no other page: delete the entry"
 
 
 def lint(paths: list[Path]) -> int:
@@ -294,11 +322,14 @@ def main(argv: list[str] | None = None) -> int:
         if args.command == "outputs":
             return bool(store_outputs(find(args.notebooks, reading.notebooks())))
         if args.command == "timings":
-            return bool(store_timings(find(args.notebooks, reading.chapters())))
+            return bool(store_timings(find(args.notebooks, reading.notebooks())))
         if args.command == "lint":
             return bool(lint(find(args.notebooks, reading.notebooks())))
-        faults = list(timing_faults(timings(), [p.stem for p in reading.chapters()]))
-        print("\n".join(faults) or "timings.json knows every chapter", file=sys.stderr if faults else sys.stdout)
+        faults = list(timing_faults(timings(), [p.stem for p in reading.notebooks()]))
+        for path in reading.notebooks():
+            faults += locks.faults(reading.load(path), path.relative_to(reading.NBS).as_posix(), locks.read())
+        faults += measured.faults(measured.read(MEASURED), reading.chapters())
+        print("\n".join(faults) or "timings, outputs and measured values are those of today's notebooks", file=sys.stderr if faults else sys.stdout)
         return bool(faults)
     except Fault as fault:
         print(fault, file=sys.stderr)

@@ -79,8 +79,8 @@ def metrics(seeds: list[int], out: Path, processes: int) -> dict:
     """What `metrics.json` holds."""
     import torch
 
+    from bertcourse.base.machine import describe_machine
     from bertcourse.corpus import load_tokenizer
-    from bertcourse.experiments import processor
     from bertcourse.pretraining import Recipe
     from bertcourse.training import History
 
@@ -99,7 +99,7 @@ def metrics(seeds: list[int], out: Path, processes: int) -> dict:
         "seconds": seconds[0],
         "command": "make pretrain",
         "date": datetime.date.today().isoformat(),
-        "machine": {"cpu": processor(), "threads": 1, "torch": torch.__version__.split("+")[0]},
+        "machine": describe_machine(threads=1, torch=torch.__version__.split("+")[0]),
         "recipe": asdict(recipe),
         "data": fingerprint(load_tokenizer()),
         "test_documents": TEST_DOCUMENTS,

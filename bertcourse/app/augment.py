@@ -7,7 +7,6 @@ stands in tables is read whole, as for `bertcourse finetune`. torch is imported 
 from __future__ import annotations
 
 import argparse
-import codecs
 import contextlib
 import json
 import re
@@ -18,17 +17,19 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from bertcourse.app.finetune import ALIASES, TASKS, Narrator, columns, kind_of, language_in
+from bertcourse.app import labels
+from bertcourse.app.finetune import ALIASES, TASKS, Narrator, kind_of, language_in
 from bertcourse.app.messages import UserError, plural, reader_language
-from bertcourse.app.predict import UNREADABLE, batches, check_fit, check_out, open_model, reading, text_of, writing
+from bertcourse.app.predict import UNREADABLE, batches, check_out, open_model, reading, text_of, writing
 from bertcourse.app.pretrain import unusable, whole
-from bertcourse.serving.answers import DIGITS, HAN, cut
+from bertcourse.app.reading import add_options, check_fit, peek
+from bertcourse.base.machine import set_threads
+from bertcourse.serving.answers import CHINESE, DIGITS, cut
 
 KINDS = tuple(kind for kind in TASKS if kind != "qa")
 TARGETS = ("label", "ner_tags")
-TABLES = (".tsv", ".csv", ".json", ".conll", ".bio")  # read whole; and .txt for ner
 LOOK = 32  # rows that tell the language; not a batch, so that its size changes nothing
-UNIT = re.compile(rf"[{HAN}]|[^\s{HAN}]+")  # what counts as a word where changes are counted
+UNIT = re.compile(rf"[{CHINESE}]|[^\s{CHINESE}]+")  # what counts as a word where changes are counted
 USAGE = "bertcourse augment [FILE|-] --task TASK --model MODEL [option ...]"
 EPILOG = """others: -n N variants of each row (20), -p X probability that a word changes (0.4), -k N candidates for it (15),
   --seed N (0), --lang en|zh|auto (auto: of the first rows), --batch-size N rows at a time (32), --quiet
@@ -53,13 +54,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.usage, parser.epilog = USAGE, EPILOG
     parser.formatter_class = lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=20, width=110)
     add = parser.add_argument
-    add("file", nargs="?", default="-", metavar="FILE", help="UTF-8; text and JSONL may be .gz (default: -, standard input)")
+    add("file", nargs="?", default="-", metavar="FILE", help="a file or its .gz (default: -, standard input)")
     add("--task", choices=(*TASKS, *ALIASES), metavar="TASK", help=f"{', '.join(KINDS)} (or {', '.join(ALIASES)})")
     add("--model", metavar="MODEL", help="that predicts masked words: tiny, base, a folder, or its owner/name on the hub")
     add("--teacher", metavar="DIR", help="fine-tuned model that labels the variants (default: they keep the row's label)")
+    add("--labels", type=labels.names, metavar="LIST", help=f"with --teacher: {labels.HELP}")
     add("--vectors", type=Path, metavar="FILE", help="word vectors as text, as GloVe and word2vec have them")
     add("--out", type=Path, metavar="FILE", help="write there when all is done (default: standard output)")
-    add("--columns", type=columns, default={}, metavar="LIST", help="what the file calls them: sentence=review,label=stars")
+    add_options(parser, text=True, default={})
     add("--only-new", action="store_true", help="write the variants without the rows")
     for option, read, default in [("-n", whole(1), 20), ("-p", probability, 0.4), ("-k", whole(1), 15), ("--seed", whole(0), 0),
                                   ("--batch-size", whole(1), 32)]:
@@ -70,6 +72,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def check_arguments(args: argparse.Namespace) -> None:
     """What can be said before anything is read. Raises `UserError`."""
+    if args.labels is not None and args.teacher is None:
+        raise UserError("--labels are names for the labels of --teacher: give one, or leave it out",
+                        "--labels 给 --teacher 的标签命名：请给出教师，或去掉它")
     if args.task == "qa":
         raise UserError("rows of qa cannot be augmented, their answers are places in the text and would move: choose another --task",
                         "qa 的数据无法增强：答案是原文里的位置，换词后会错位；请换一个 --task")
@@ -99,24 +104,10 @@ class Input:
     skipped: int = 0  # rows whose annotators did not agree
 
 
-def is_table(task: str, file: str) -> bool:
-    """Is it a file that is read whole? Raises `UserError` for a packed one, whose lines would be taken for texts."""
-    name = Path(file.removesuffix(".gz")).name
-    table = Path(name).suffix.lower() in TABLES or kind_of(task) == "ner" and name.lower().endswith(".txt")
-    if table and file.endswith(".gz"):
-        raise UserError(f"{file} is packed, and only text and JSONL can be read so: unpack it first",
-                        f"{file} 是压缩文件，只有文本和 JSONL 可以这样读：请先解压")
-    return table
-
-
-def read_table(task: str, file: str, names: Mapping[str, str]) -> Input:
+def read_table(args: argparse.Namespace, content: bytes, found: str) -> Input:
     """The rows of a table, a CoNLL file or a JSON array, with labels if it has any. Raises `UserError`."""
     from bertcourse import files
-    path, target = Path(file).expanduser(), files.TASKS[task][-1]
-    form, _, raws = files._reader(task, path)(task, path, names, False)
-    has = (lambda raw: any(map(files._bio, raw[target]))) if form.en == "CoNLL" else lambda raw: files._find(target, raw, names)
-    labelled = target in names or any(has(raw) for _, raw in raws)
-    rows = files.read(task, path, names, labelled)
+    rows = files.read(args.task, args.file, args.columns, None, format=found, encoding=args.encoding, content=content)
     return Input([Placed(rows.at(i), row) for i, row in enumerate(rows.rows)], len(rows), rows.skipped.total())
 
 
@@ -124,7 +115,7 @@ def label_of(task: str, raw: Mapping[str, Any], row: Mapping[str, Any], names: M
     """The label of a JSON object; none if it has none. Raises `UserError`."""
     from bertcourse import files
     target = files.TASKS[task][-1]
-    theirs = files._find(target, raw, names)
+    theirs = files._find(task, target, raw, names)
     if theirs is None:
         if target in names:
             files._choose(task, raw, names, True, at)  # says that the column is not there
@@ -146,24 +137,25 @@ def check_text(task: str, text: str, first: bool, at: Any) -> None:
                        "是一个词和它的标签：如果是 CoNLL 文件，请把扩展名改为 .conll，或写成 JSON，一行一个对象")
 
 
-def first_line(lines: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
-    """The first line that is not blank, b"" if there is none, and all lines again."""
+def first_line(lines: Iterator[bytes | str]) -> tuple[str, Iterator[bytes | str]]:
+    """The first line that is not blank, "" if there is none, and all lines again."""
     before = []
     for line in lines:
         before.append(line)
         if line.strip():
             break
-    said = before[-1].removeprefix(codecs.BOM_UTF8).lstrip() if before else b""
-    return said, chain(before, lines)
+    first = before[-1] if before else ""
+    first = first.decode("utf-8", "replace") if isinstance(first, bytes) else first
+    return first.lstrip("\ufeff").lstrip(), chain(before, lines)
 
 
-def read_lines(task: str, lines: Iterable[bytes], names: Mapping[str, str], name: str) -> Input:
+def read_lines(task: str, lines: Iterable[bytes | str], names: Mapping[str, str], name: str) -> Input:
     """The rows of JSON lines, with labels if they have any, or of text, as they come. Raises `UserError`."""
     from bertcourse import files
     said, lines = first_line(iter(lines))
-    as_json, number, line = said.startswith(b"{"), 0, b""
+    as_json, number, line = said.startswith("{"), 0, b""
 
-    def watched() -> Iterator[bytes]:  # `stream` does not say which line a row is of
+    def watched() -> Iterator[bytes | str]:  # `stream` does not say which line a row is of
         nonlocal number, line
         for number, line in enumerate(lines, 1):
             yield line
@@ -175,7 +167,7 @@ def read_lines(task: str, lines: Iterable[bytes], names: Mapping[str, str], name
             at = files._At(name, number)
             row.pop("id", None)  # variants would share it
             if as_json:
-                row |= label_of(task, json.loads(line.decode("utf-8-sig")), row, names, at)
+                row |= label_of(task, json.loads(line.decode("utf-8-sig") if isinstance(line, bytes) else line.removeprefix("\ufeff")), row, names, at)
             elif "sentence" in row:
                 check_text(task, row["sentence"], first is None, at)
                 row = {"tokens": cut(row["sentence"])["tokens"]} if kind_of(task) == "ner" else row
@@ -195,11 +187,12 @@ def read_lines(task: str, lines: Iterable[bytes], names: Mapping[str, str], name
 @contextlib.contextmanager
 def opened(args: argparse.Namespace) -> Iterator[Input]:
     """The input. Raises `UserError`."""
-    if args.file != "-" and is_table(args.task, args.file):
-        yield read_table(args.task, args.file, args.columns)
-        return
     with reading(args.file) as lines:
-        yield read_lines(args.task, lines, args.columns, "" if args.file == "-" else Path(args.file).name)
+        found = peek(lines, args.file, [args.task], args)
+        if found.format not in (None, "text"):
+            yield read_table(args, found.lines.read(), found.format)
+        else:
+            yield read_lines(args.task, found.lines, args.columns, "" if args.file == "-" else Path(args.file).name)
 
 
 def inputs_of(row: Mapping[str, Any]) -> list[str]:
@@ -272,6 +265,7 @@ def open_augmenter(args: argparse.Namespace, profile: Any, lang: str | None, nea
     from bertcourse.tinybert import Augmenter
     tokenizer = profile.tokenizer(lang)
     model = profile.model(AutoModelForMaskedLM, lang).to("cuda" if torch.cuda.is_available() else "cpu")
+    set_threads(model.config.hidden_size)
     check_model(args.model, tokenizer, model)
     augmenter = Augmenter(tokenizer, model, near, args.p, args.k)
     most = int(augmenter._allowed.sum(1).max())
@@ -281,12 +275,12 @@ def open_augmenter(args: argparse.Namespace, profile: Any, lang: str | None, nea
     return augmenter
 
 
-def open_teacher(name: str | None, kind: str) -> Any:  # a Predictor, or None
-    """Load the model that labels. Raises `UserError`."""
+def open_teacher(name: str | None, kind: str, labels: Sequence[str] | None = None) -> Any:  # a Predictor, or None
+    """Load the model that labels; `labels` are names for its own. Raises `UserError`."""
     if name is None:
         return None
     import torch
-    teacher = open_model(name)
+    teacher = open_model(name, labels)
     unsure = not teacher.inputs and {kind, teacher.kind} == {"classification", "pairs"}  # its head is the same for both
     if teacher.kind != kind and not unsure:
         raise UserError(f"{name} was fine-tuned for {teacher.kind}, --task is {kind}: give a teacher for {kind}",
@@ -324,22 +318,27 @@ class Work:
 def check_row(work: Work, placed: Placed) -> None:
     """Raises `UserError` for a row that is not what the teacher was trained on."""
     teacher, name = work.teacher, work.teacher_name
-    check_fit(teacher, placed.row, name)
+    check_fit(teacher.inputs, teacher.kind, placed.row, name)
     said = placed.row.get("ner_tags") or [placed.row.get("label")]
+    if "ner_tags" in placed.row:
+        from bertcourse.tasks import in_scheme
+        said = in_scheme(said, teacher.task.labels)
     strange = next((label for label in said if isinstance(label, str) and label not in teacher.task.labels), None)
     if strange is not None:
         known = ", ".join(teacher.task.labels[:10])
-        raise placed.at.error(f"{name} does not know the label {strange!r}, only {known}: give a teacher of these labels",
-                              f"{name} 没有标签 {strange!r}，只有 {known}：请给出用这些标签训练的教师")
+        raise placed.at.error(f"{name} does not know the label {strange!r}, only {known}: give a teacher of these labels, or with --labels "
+                              "the names of its own", f"{name} 没有标签 {strange!r}，只有 {known}：请给出用这些标签训练的教师，或用 --labels 写出它的标签名")
 
 
 def give_labels(work: Work, rows: Sequence[dict[str, Any]]) -> None:
     """What the teacher says of rows, by name, in place."""
+    from bertcourse.tasks import repair
     from bertcourse.tinybert import teacher_labels
     task = work.teacher.task
     for row, said in zip(rows, teacher_labels(task, work.teacher.model, rows)):
         if "ner_tags" in said:
-            row["ner_tags"] = [task.labels[tag] for tag in said["ner_tags"]]
+            tags, = task.truth([said])
+            row["ner_tags"] = tags if task.meaning is None else repair(tags)
         else:
             row["label"] = task.labels[said["label"]] if task.labels else round(said["label"], DIGITS)
 
@@ -407,7 +406,7 @@ def start(args: argparse.Namespace, found: Input, tell: Narrator, typed: bool) -
     if lang is None and not isinstance(profile.encoder, str):  # an encoder for each language
         first = list(islice(rows, 1 if typed else LOOK))
         lang, rows = language_of(first), chain(first, rows)
-    augmenter, teacher = open_augmenter(args, profile, lang, near), open_teacher(args.teacher, kind)
+    augmenter, teacher = open_augmenter(args, profile, lang, near), open_teacher(args.teacher, kind, args.labels)
     return Work(augmenter, once, args.n, args.seed, args.only_new, teacher, args.teacher or ""), rows
 
 

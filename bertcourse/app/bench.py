@@ -8,9 +8,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import os
 import statistics
-import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -19,12 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from bertcourse import __version__
-from bertcourse.app import finetune
+from bertcourse.app import finetune, labels
 from bertcourse.app.exported import RUNTIMES, is_exported, open_exported
-from bertcourse.app.finetune import Narrator, columns, value_of
+from bertcourse.app.finetune import Narrator, value_of
 from bertcourse.app.messages import UserError, grid, reader_language
 from bertcourse.app.predict import check_out
 from bertcourse.app.pretrain import unusable, whole
+from bertcourse.app.reading import add_options
+from bertcourse.base.display import json_of, printable
+from bertcourse.base.text import shown_name
 
 FEWEST = 7  # rounds that make a median worth reading
 LENGTHS = (32, 128)
@@ -68,10 +69,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--threads", type=numbers("threads"), default=[1], metavar="LIST", help="threads of a model (default: 1)")
     add("--runtimes", type=runtimes, default=["ort"], metavar="LIST", help="of exported folders: ort, openvino (default: ort)")
     add("--dev", type=Path, metavar="FILE", help="labelled rows: scores, and how often they say what the first one says")
-    add("--columns", type=columns, metavar="LIST", help="what the file calls them: sentence=review,label=stars")
+    add_options(parser)
+    add("--labels", type=labels.names, metavar="LIST", help=labels.HELP)
     add("--rounds", type=whole(FEWEST), default=9, metavar="N", help=f"of each comparison, at least {FEWEST} (default: 9)")
     add("--out", type=Path, metavar="FILE", help="write the figures there as JSON, and a picture beside it as .png")
-    add("--json", action="store_true", help="print the figures for a machine")
+    add("--json", action="store_true", help="print the figures as JSON")
     add("--quiet", action="store_true", help="print nothing")
 
 
@@ -130,10 +132,10 @@ def entries(args: argparse.Namespace, threads: int) -> list[Entry]:
         shown = short[name] if list(short.values()).count(short[name]) == 1 else name
         if is_exported(name):
             for runtime in args.runtimes:
-                predictor = open_exported(name, runtime, threads)
+                predictor = open_exported(name, runtime, threads, args.labels)
                 made.append(Entry(shown, runtime, predictor, predictor.model.path.stat().st_size / 1e6, predictor.model))
         else:
-            predictor = open_model(name)
+            predictor = open_model(name, args.labels)
             made.append(Entry(shown, "pytorch", predictor, weight_of(Path(load(name).encoder)), reference(predictor.model)))
     return made
 
@@ -150,7 +152,8 @@ def check_alike(found: Sequence[Entry], args: argparse.Namespace) -> None:
             raise UserError(f"{entry.name} takes at most {places} pieces, --lengths asks for {max(args.lengths)}: ask for fewer",
                             f"{entry.name} 最多 {places} 个 token，--lengths 却要 {max(args.lengths)}：请改小")
         theirs, ours = (entry.predictor.kind, entry.predictor.task.labels), (first.kind, first.task.labels)
-        if args.dev is not None and theirs != ours:
+        unnamed = any(map(labels.are_unnamed, (theirs[1], ours[1]))) and len(theirs[1]) == len(ours[1])
+        if args.dev is not None and theirs != ours and not (unnamed and theirs[0] == ours[0]):
             raise UserError(f"{entry.name} is for {theirs[0]} with {', '.join(theirs[1]) or 'no labels'}, {found[0].name} for {ours[0]} with "
                             f"{', '.join(ours[1]) or 'no labels'}: leave --dev out, or compare models of the same task",
                             f"{entry.name} 的任务是 {theirs[0]}（{'、'.join(theirs[1]) or '无标签'}），{found[0].name} 是 {ours[0]}"
@@ -184,6 +187,17 @@ def race(found: Sequence[Entry], size: int, length: int, rounds: int) -> list[di
              "ms_of_rounds": [round(t, 4) for t in times[entry.label]]} for entry in found]
 
 
+def share_names(found: Sequence[Entry], tell: Narrator) -> None:
+    """Models whose labels have no names take those of the first model that has some; nothing happens where none has."""
+    named = next((entry for entry in found if not labels.are_unnamed(entry.predictor.task.labels)), None)
+    for entry in found if named is not None else ():
+        if labels.are_unnamed(entry.predictor.task.labels):
+            names = named.predictor.task.labels
+            labels.rename(entry.predictor, names, entry.name)
+            tell.state(f"{entry.name} has labels without names (LABEL_0 …): taken in order as those of {named.name}, {labels.listed(names)}",
+                       f"{entry.name} 的标签没有名字（LABEL_0 …）：按顺序当作 {named.name} 的标签 {labels.listed(names, '、')}")
+
+
 def scored(found: Sequence[Entry], rows: Any, tell: Narrator) -> list[dict[str, Any]]:
     """Each entry's scores, and how often it says what the first says."""
     from bertcourse.app.export import agreement
@@ -202,7 +216,7 @@ def measure(args: argparse.Namespace, tell: Narrator) -> dict[str, Any]:
     import torch
 
     from bertcourse.app.export import read_rows
-    from bertcourse.experiments import processor
+    from bertcourse.base.machine import describe_machine
     results, scores, models = [], [], []
     before = torch.get_num_threads()
     try:
@@ -213,15 +227,18 @@ def measure(args: argparse.Namespace, tell: Narrator) -> dict[str, Any]:
                 check_alike(found, args)
                 models = [{"model": e.name, "runtime": e.runtime, "megabytes": round(e.megabytes, 2)} for e in found]
                 if args.dev is not None:
-                    scores = scored(found, read_rows(args.dev, found[0].predictor, args.columns, True, tell), tell)
+                    share_names(found, tell)
+                    rows = read_rows(args.dev, found[0].predictor, args, True, tell)
+                    share_names(found, tell)  # the first one may have them from the file
+                    scores = scored(found, rows, tell)
             for length in args.lengths:
                 for size in args.batches:
                     tell.say(f"{size} × {length}, threads: {threads}", f"{size} × {length}，线程数 {threads}")
                     results += [{"threads": threads, "batch": size, "length": length} | row for row in race(found, size, length, args.rounds)]
     finally:
         torch.set_num_threads(before)
-    machine = {"cpu": processor(), "cores": os.cpu_count(), "python": sys.version.split()[0], "torch": torch.__version__.split("+")[0]}
-    return {"models": models, "results": results, "dev": {"file": args.dev.name, "models": scores} if args.dev else None, "rounds": args.rounds,
+    machine = describe_machine(torch=torch.__version__.split("+")[0])
+    return {"models": models, "results": results, "dev": {"file": shown_name(args.dev), "models": scores} if args.dev else None, "rounds": args.rounds,
             "machine": machine, "date": datetime.date.today().isoformat(), "bertcourse": __version__}
 
 
@@ -302,7 +319,7 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
         except OSError as error:
             raise unusable(args.out, error) from None
     if args.json:
-        print(json.dumps(finetune.finite(found), ensure_ascii=False, indent=1))
+        print(json_of(finetune.finite(found), indent=1))
     elif not args.quiet:
-        print(shown(found, zh))
+        print(printable(shown(found, zh), keep="\n"))
     return 0

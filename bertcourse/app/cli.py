@@ -11,10 +11,13 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 
 from bertcourse import __version__
 from bertcourse.app.messages import UserError, reader_language
+from bertcourse.base.display import printable
+from bertcourse.base.machine import wait_passively
 
 BAD_INPUT, INTERRUPTED = 2, 130  # exit codes: as argparse has it, and 128 + SIGINT as shells have it
 
@@ -25,10 +28,13 @@ COMMANDS = {  # name: one line of help; the module is bertcourse.app.<name>
     "finetune": "fine-tune a BERT on labelled files of your own",
     "distill": "train a small model to answer as a fine-tuned one does",
     "augment": "make more training rows out of those of a file, as TinyBERT does",
-    "predict": "tell what a fine-tuned model says of each line",
+    "predict": "run a fine-tuned model on each line or row of a file",
     "export": "write a fine-tuned model as ONNX, and compare the two",
     "serve": "answer HTTP requests with an exported model",
     "bench": "time models side by side, checkpoints and exported ones",
+    "quiz": "ask the course's cards and interview questions, each when it is due",
+    "flashcards": "write the cards as an Anki deck or a CSV file",
+    "claims": "list the guide's statements with verdict, source and measured value",
 }
 
 
@@ -37,7 +43,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> None:
         """Print the sentence to stderr and exit with code 2."""
-        self.exit(BAD_INPUT, f"{self.prog}: {message}; see `{self.prog} --help`\n")
+        self.exit(BAD_INPUT, printable(f"{self.prog}: {message}; see `{self.prog} --help`") + "\n")
 
 
 def make_parser(chosen: str | None) -> tuple[Parser, object | None]:
@@ -74,12 +80,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a console that cannot show Chinese must not end in a traceback
+    wait_passively()  # before a command imports PyTorch
     try:
         code = dispatch(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
         return code
     except UserError as error:
-        print(f"bertcourse: {error.text(reader_language())}", file=sys.stderr)
+        with suppress(OSError):  # nobody reads it
+            print(f"bertcourse: {error.text(reader_language())}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         return INTERRUPTED

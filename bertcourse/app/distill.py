@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from bertcourse import __version__
-from bertcourse.app import finetune, pretrain
+from bertcourse.app import finetune, labels, pretrain
 from bertcourse.app.finetune import (
     ABOUT,
     METRIC_NAMES,
@@ -36,7 +36,7 @@ from bertcourse.app.finetune import (
     Report,
     auto,
     base_name,
-    columns,
+    comparable,
     describe,
     finite,
     number,
@@ -59,13 +59,16 @@ from bertcourse.app.pretrain import (
     whole,
     writing,
 )
+from bertcourse.app.reading import add_options, check_fit, kinds_of, options_of, read_first
+from bertcourse.base.names import MODELS, PREFIX, built_in
 
 METHODS: dict[str, dict[str, Any]] = {  # the settings that only some have
     "kd": {"temperature": 2.0, "alpha": 0.5}, "distilbert": {"temperature": 2.0},
     "tinybert": {"temperature": 1.0, "mapping": "uniform", "layer_epochs": None, "layer_steps": None},
 }
 DEFAULTS: dict[str, Any] = {
-    "columns": None, "init_layers": None, "temperature": None, "alpha": None, "mapping": None, "layer_epochs": None,
+    "columns": None, "format": None, "encoding": None, "labels": None, "init_layers": None, "temperature": None, "alpha": None,
+    "mapping": None, "layer_epochs": None,
     "layer_steps": None, "epochs": None, "steps": None, "lr": "auto", "batch_size": 32, "warmup": 0.1, "weight_decay": 0.01,
     "patience": None, "seed": 0, "precision": "auto",
 }
@@ -77,8 +80,8 @@ NEEDED = ("teacher", "student", "train", "method")  # beside --out; a run that i
 HIGHEST_RATE = 3e-3  # --lr auto, from random weights
 ROUNDS = 15  # of a race
 USAGE = "bertcourse distill --teacher DIR --student MODEL --train FILE --method METHOD --out DIR [...]"
-EPILOG = """as for finetune: --epochs N|--steps N, --lr, --batch-size, --warmup, --weight-decay, --patience, --seed,
---precision; all: --temperature X (2; tinybert: 1); kd: --alpha X (the teacher's share: 0.5);
+EPILOG = """as for finetune: --epochs N|--steps N, --lr, --batch-size, --warmup, --weight-decay, --patience, --seed, --precision;
+all: --temperature X (2; tinybert: 1), --labels bad,good (names of the teacher's); kd: --alpha X (the teacher's share: 0.5);
 tinybert: --mapping uniform|top|bottom, --layer-epochs N (twice --epochs) or --layer-steps N
 """
 
@@ -119,9 +122,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="kd, distilbert, tinybert (layers, then outputs), or general (layers, on text)")
     add("--out", type=Path, required=True, metavar="DIR", help="new folder for the student")
     add("--init-layers", type=layers, metavar="LIST", help="layers of the teacher to start from: 2,4,6 or none (default: by method)")
-    add("--columns", type=columns, metavar="LIST", help="what the files call them: sentence=review,label=stars")
+    add_options(parser)
     add("--resume", action="store_true", help="with --out: go on with a run that was stopped, to the same weights")
-    add("--json", action="store_true", help="print scores and costs for a machine")
+    add("--json", action="store_true", help="print metrics and costs as JSON")
     add("--quiet", action="store_true", help="say nothing but errors")
     hidden = {"help": argparse.SUPPRESS}
     for first, second in [("--epochs", "--steps"), ("--layer-epochs", "--layer-steps")]:
@@ -131,6 +134,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     for option, read in [("lr", auto(positive())), ("batch-size", whole(1)), ("warmup", number(0)), ("weight-decay", number(0)),
                          ("patience", whole(1)), ("seed", whole(0)), ("temperature", positive()), ("alpha", share)]:
         add(f"--{option}", type=read, **hidden)
+    add("--labels", type=labels.names, **hidden)
     add("--mapping", choices=MAPPINGS, **hidden)
     add("--precision", choices=("no", "bf16", "auto"), **hidden)
 
@@ -166,17 +170,17 @@ def check_options(args: argparse.Namespace) -> None:
 
 
 def is_model(name: str) -> bool:
-    """Can it be a model: a profile, a folder, or a name on the hub?"""
+    """Can it be a model: one of the course, a folder, or a name on the hub? Raises `UserError` for a name that may mean either."""
     path = os.path.expanduser(name)
     on_hub = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and not os.path.isdir(os.path.dirname(path))
-    return name in ("tiny", "base") or os.path.isdir(path) or bool(on_hub)
+    return built_in(name) is not None or os.path.isdir(path) or bool(on_hub)
 
 
 def read_student(text: str) -> str | dict[str, Any]:
     """What `--student` says: a name, a folder by its absolute path, or a configuration. Raises `UserError`."""
     path = os.path.expanduser(text)
-    if text in STUDENTS:
-        return text
+    if text.removeprefix(PREFIX) not in MODELS and (shape := built_in(text, tuple(STUDENTS))):
+        return shape
     if text.lstrip().startswith("{"):
         return as_configuration(text, "--student")
     if os.path.isfile(path):
@@ -241,7 +245,7 @@ class Job:
     def write(self, path: Path) -> None:
         """Into `run.json`, whole or not at all."""
         partial = path.with_name(".partial")
-        partial.write_text(json.dumps(asdict(self), ensure_ascii=False, indent=1), encoding="utf-8")
+        partial.write_text(json.dumps(asdict(self), ensure_ascii=False, indent=1), encoding="utf-8", errors="backslashreplace")
         os.replace(partial, path)
 
 
@@ -302,14 +306,11 @@ def recorded(args: argparse.Namespace, settings: Iterable[str] = tuple(DEFAULTS)
 
 def compare(args: argparse.Namespace, was: Mapping[str, Any], settings: Iterable[str] = tuple(DEFAULTS)) -> None:
     """Raises `UserError` when options ask for something else than a run was (`run.json`, or the metrics)."""
-    def now(old: Any, new: Any) -> Any:  # the metrics know a folder by its name only
-        return base_name(new) if isinstance(new, str) and isinstance(old, str) and not Path(old).is_absolute() else new
-
     changed = [("method", was["method"], args.method or was["method"])]
     if args.teacher is not None:
-        changed.append(("teacher", was["teacher"], now(was["teacher"], place_of(args.teacher))))
+        changed.append(("teacher", *comparable(was["teacher"], place_of(args.teacher))))
     if args.student is not None:
-        changed.append(("student", was["student"], now(was["student"], read_student(args.student))))
+        changed.append(("student", *comparable(was["student"], read_student(args.student))))
     changed += [(name, was["settings"][name], getattr(args, name)) for name in settings if getattr(args, name) is not None]
     finetune.check_same(args.out, changed, given_files(args), was["files"])
 
@@ -331,7 +332,7 @@ def open_teacher(job: Job, out: Path, tell: Narrator) -> Any:  # a Predictor
     from accelerate import Accelerator
 
     from bertcourse.app.predict import open_model
-    teacher = open_model(job.teacher)
+    teacher = open_model(job.teacher, job.settings["labels"])
     teacher.model.to(Accelerator().device).requires_grad_(False)
     found, name = fingerprint(teacher.model), base_name(job.teacher)
     if job.fingerprint and found != job.fingerprint:
@@ -356,31 +357,19 @@ def parameters(model: Any) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def read_first(path: str, attempts: Iterable[tuple[str, Mapping[str, str]]], labelled: bool = True) -> Any:  # Rows
-    """A file by the first task and columns that fit. Raises `UserError`: of several, one that is not about columns tells more."""
-    from bertcourse import files
-    errors = []
-    for task, names in dict.fromkeys((task, tuple(names.items())) for task, names in attempts):
-        try:
-            return files.read(task, path, dict(names) or None, labelled)
-        except files.FileError as error:
-            errors.append(error)
-    raise next((error for error in errors if "column" not in error.en), errors[-1])
-
-
 def read(job: Job, teacher: Any, asked_for: bool, tell: Narrator) -> tuple[Data, Any]:  # rows; the augmented ones, or None
     """Read the files with the teacher's labels in its order; `asked_for` are the columns, not the teacher's. Raises `UserError`."""
-    from bertcourse.app.predict import check_fit
-    names, kind = job.settings["columns"], teacher.kind
-    kinds = ["pairs", kind] if kind == "classification" and not teacher.inputs else [kind]  # nobody says whether it reads pairs
+    names, kinds = job.settings["columns"], kinds_of(teacher)
     spellings = [names] if asked_for else [names, {}]  # a file may have our own names as well
     rows: dict[str, Any] = {}
     for option, split in SPLITS.items():
         if option in job.paths:
-            rows[split] = read_first(job.paths[option], [(kind, names) for kind in kinds for names in spellings])
+            rows[split] = read_first(job.paths[option], [(kind, names) for kind in kinds for names in spellings],
+                                     **options_of(job.settings))
             kinds = [rows[split].task]
-            check_fit(teacher, rows[split].rows[0], base_name(job.teacher))
+            check_fit(teacher.inputs, teacher.kind, rows[split].rows[0], base_name(job.teacher))
     job.task, = kinds
+    rows = labels.settle(teacher, rows, base_name(job.teacher), tell)
     data = finetune.understand(job, rows, tell, teacher.task.labels or None)
     return data, read_augmented(job, teacher, data, tell) if "augmented" in job.paths else None
 
@@ -391,17 +380,19 @@ def read_augmented(job: Job, teacher: Any, data: Data, tell: Narrator) -> Any:  
     path, labelled = job.paths["augmented"], job.method != "tinybert"
     attempts = [(job.task, job.settings["columns"]), (job.task, {})]  # `bertcourse augment` writes our names
     try:
-        rows = read_first(path, attempts, labelled)
+        rows = read_first(path, attempts, labelled, **options_of(job.settings))
     except files.FileError as error:
         if not labelled or "column" not in error.en:
             raise
-        read_first(path, attempts, labelled=False)  # is it the labels alone that are missing?
+        read_first(path, attempts, labelled=False, **options_of(job.settings))  # is it the labels alone that are missing?
         name = Path(path).name
         raise UserError(f"{name} has rows without labels, which --method {job.method} learns from: have `bertcourse augment --teacher` "
                         "write them, or take --method tinybert",
                         f"{name} 里有的行没有标签，而 --method {job.method} 要用标签：请用 `bertcourse augment --teacher` 标注，"
                         "或改用 --method tinybert") from None
-    tell.state(rows.understood.en, rows.understood.zh)
+    finetune.tell_rows(rows, tell)
+    if labelled:
+        rows, = labels.settle(teacher, {"augmented": rows}, base_name(job.teacher), tell).values()
     found = files.as_dataset(job.task, {"augmented": rows}, teacher.task.labels or None)["augmented"]
     ours, theirs = finetune.inputs_of(data.splits["train"]), finetune.inputs_of(found)
     if ours != theirs:
@@ -445,23 +436,20 @@ def spelling(family: str, name: str) -> str:
     return DISTILBERT.get(name, name) if family == "distilbert" else name
 
 
-def skipped(config: Any) -> int:
-    """Positions that are never used: RoBERTa begins behind the padding's."""
-    return config.pad_token_id + 1 if config.model_type == "roberta" else 0
-
-
 def like(teacher: Any, family: str) -> dict[str, Any]:
     """The settings of a teacher's configuration as another family has them."""
     from transformers import AutoConfig
+
+    from bertcourse.profiles import skipped_positions
     if family == teacher.model_type:
         return teacher.to_dict()
     made = AutoConfig.for_model(family).to_dict()
     for name in TAKEN_OVER:
         theirs, ours = spelling(teacher.model_type, name), spelling(family, name)
-        if ours in made and hasattr(teacher, theirs):
+        if ours in made and hasattr(teacher, theirs) and (name != "type_vocab_size" or teacher.type_vocab_size):  # DeBERTa has none
             made[ours] = getattr(teacher, theirs)
-    room = teacher.max_position_embeddings - skipped(teacher)
-    return made | {"max_position_embeddings": room + (made["pad_token_id"] + 1 if family == "roberta" else 0)}
+    room = teacher.max_position_embeddings - skipped_positions(teacher)
+    return made | {"max_position_embeddings": room + skipped_positions(AutoConfig.for_model(family, pad_token_id=made["pad_token_id"]))}
 
 
 def configuration(given: Mapping[str, Any], teacher: Any) -> Any:  # of transformers
@@ -487,12 +475,19 @@ def configuration(given: Mapping[str, Any], teacher: Any) -> Any:  # of transfor
                             f"--student：{name} 应与教师相同（{settings[ours]}），不能是 {value}：请去掉它")
         settings[ours] = value
     check_numbers(settings, family)
+    if settings.get("layer_types"):  # ModernBERT: which layers look how far
+        settings["layer_types"] = fewer(settings["layer_types"], settings["num_hidden_layers"])
     names = ("id2label", "label2id", "num_labels", "problem_type", "architectures")  # these come with the task
     try:
         return built(type(AutoConfig.for_model(family)).from_dict({name: value for name, value in settings.items() if name not in names}))
     except Exception as error:  # each family has checks of its own
         said = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         raise UserError(f"--student makes no {family} ({said[-1]}): correct it", f"--student 配不成 {family}（{said[-1]}）：请改正") from None
+
+
+def fewer(types: Sequence[str], count: int) -> list[str] | None:
+    """The kinds of a teacher's first layers; None, which is transformers' own choice, for more layers than it has."""
+    return list(types[:count]) if count <= len(types) else None
 
 
 def built(config: Any) -> Any:
@@ -552,18 +547,18 @@ def shape_of(student: str | Mapping[str, Any], theirs: Any) -> Any:  # of transf
 
 def begin_with_checkpoint(job: Job, teacher: Any) -> Beginning:
     """A student that has been trained before, on the same vocabulary. Raises `UserError`."""
-    from bertcourse.profiles import Profile
+    from bertcourse.profiles import Profile, has_tokenizer, skipped_positions
     from bertcourse.profiles import load as load_profile
     lang, name = teacher.task.lang, base_name(job.student)
-    profile = load_profile(job.student).only(lang) if job.student in ("tiny", "base") else Profile(name, job.student, (lang,), 0)
+    profile = load_profile(job.student).only(lang) if job.student.startswith(PREFIX) else Profile(name, job.student, (lang,), 0)
     config, theirs = profile.teacher_config, teacher.model.config
     folder = Path(profile.encoder)
-    tokenizer = not folder.is_dir() or any((folder / file).is_file() for file in ("tokenizer.json", "vocab.txt"))
+    tokenizer = not folder.is_dir() or has_tokenizer(folder)
     if config.vocab_size != theirs.vocab_size or tokenizer and profile.tokenizer().get_vocab() != teacher.task.tokenizer.get_vocab():
         raise UserError(f"{name} has another vocabulary than the teacher ({config.vocab_size:,} entries, {theirs.vocab_size:,}): give a "
                         "checkpoint with the teacher's",
                         f"{name} 的词表（{config.vocab_size:,} 项）与教师的（{theirs.vocab_size:,} 项）不同：请给出与教师词表相同的检查点")
-    room, longest = config.max_position_embeddings - skipped(config), teacher.task.max_length
+    room, longest = config.max_position_embeddings - skipped_positions(config), teacher.task.max_length
     if room < longest:
         raise UserError(f"{name} has {room} positions, the teacher reads up to {longest} pieces: give a checkpoint with more",
                         f"{name} 只有 {room} 个位置，教师最多读 {longest} 个 token：请换一个位置更多的检查点")
@@ -579,6 +574,14 @@ def check_method(job: Job, ours: Any, theirs: Any) -> None:
                         f"--method distilbert 要比较方向，而学生宽 {width}，教师宽 {others}：请改成一样宽，或改用 --method kd、tinybert")
     if job.method not in ("tinybert", GENERAL):
         return
+    from bertcourse.distillation import check_scores
+    try:
+        check_scores(ours, theirs)
+    except ValueError:
+        family = next(config.model_type for config in (theirs, ours) if config.model_type.startswith("deberta"))
+        instead, instead_zh = ("take --method kd", "改用 --method kd") if job.method == "tinybert" else ("give another teacher", "换一个教师")
+        raise UserError(f"--method {job.method} compares attention scores, which {family} does not show: {instead}",
+                        f"--method {job.method} 要比较注意力分数，而 {family} 不给出它们：请{instead_zh}") from None
     or_kd, or_kd_zh = (", or take --method kd", "，或改用 --method kd") if job.method == "tinybert" else ("", "")  # text has no labels
     heads, others = ours.num_attention_heads, theirs.num_attention_heads
     if heads != others:
@@ -661,7 +664,10 @@ def choose_layers(job: Job, found: Beginning, theirs: Any) -> tuple[int, ...]:
 def fresh_tokenizer(job: Job, teacher: Any, model_inputs: Iterable[str]) -> Any:
     """The teacher's, as it was, giving what the student takes."""
     from bertcourse import profiles
+    from bertcourse.tasks import for_words
     tokenizer = profiles.load(job.teacher).tokenizer()
+    if teacher.kind == "ner":
+        tokenizer = for_words(tokenizer)
     tokenizer.model_max_length = teacher.task.max_length
     if "token_type_ids" not in model_inputs and "token_type_ids" in tokenizer.model_input_names:
         tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
@@ -732,7 +738,7 @@ def count_steps(job: Job, rows: int) -> dict[str, int]:
 
 def get_ready(job: Job, found: Beginning, teacher: Any, rows: int) -> tuple[Plan, Any, Any]:  # plan, task, model
     """Choose what was left open, and make the student. Raises `UserError`."""
-    plan = Plan(0.0, finetune.choose_precision(job.settings["precision"]))
+    plan = Plan(0.0, finetune.choose_precision(job.settings["precision"], found.config, teacher.model.config))
     task, student = make_student(job, plan, found, teacher)
     plan.random = found.profile is None and not plan.layers
     asked_for = job.settings["lr"]
@@ -996,7 +1002,8 @@ def save_folder(job: Job, folder: Path, work: Path, task: Any, student: Any, dat
     (folder / "history.jsonl").write_text(rows, encoding="utf-8")
     write_json(folder / ABOUT, {
         "task": kind_of(job), "labels": list(task.labels), "max_length": task.max_length, "lang": task.lang,
-        "threshold": getattr(task, "threshold", None), "columns": job.settings["columns"],
+        "threshold": getattr(task, "threshold", None), "max_answer_length": getattr(task, "max_answer_length", None),
+        "columns": job.settings["columns"],
         "inputs": finetune.inputs_of(data.splits["train"]), "model": shown_student(job.student), "teacher": base_name(job.teacher),
         "bertcourse": __version__})
 

@@ -24,11 +24,13 @@ from bertcourse import __version__
 from bertcourse.app.messages import reader_language
 from bertcourse.app.needs import ANY, CHAPTERS, Need
 from bertcourse.assets import asset
+from bertcourse.base.display import json_of, printable
 from bertcourse.languages import LANGUAGES
 
 EXTRAS = ("", "lab")  # whose version ranges are checked
 IMPORT_SECONDS = 180  # for all imports together; a cold disk is slow
-REINSTALL = "pip install --force-reinstall --no-deps bertcourse"
+REPOSITORY = "https://github.com/bertcourse/bertcourse.git"  # it is on no package index
+REINSTALL = f'pip install --force-reinstall --no-deps "bertcourse @ git+{REPOSITORY}"'
 
 # Prints one line before and one after each import, so that a crash of the interpreter is known by its last line.
 _PROBE = """
@@ -272,7 +274,7 @@ def as_json(health: Health) -> str:
     data = {"ok": health.ok} | asdict(health)
     for entry, chapter in zip(data["chapters"], health.chapters, strict=True):
         entry["ok"] = chapter.ok
-    return json.dumps(data, ensure_ascii=False, indent=1)
+    return json_of(data, indent=1)
 
 
 def _gigabytes(megabytes: int | None) -> str:
@@ -320,7 +322,7 @@ def as_text(health: Health, lang: str) -> str:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("--json", action="store_true", help="print the findings for a machine")
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.add_argument("--lang", choices=LANGUAGES, help="default: that of your locale")
     parser.epilog = "Exit code 1 if a chapter cannot run here."
 
@@ -331,5 +333,5 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     if not args.json and sys.stderr.isatty():
         print("正在检查……" if lang == "zh" else "checking …", file=sys.stderr, flush=True)
     health = examine()
-    print(as_json(health) if args.json else as_text(health, lang))
+    print(as_json(health) if args.json else printable(as_text(health, lang), keep="\n"))
     return 0 if health.ok else 1

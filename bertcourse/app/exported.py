@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from bertcourse.app.messages import UserError
 
-RUNTIMES = ("ort", "openvino")  # those of `bertcourse.runtime`, which a --help need not import
+# Those of `bertcourse.runtime`, which a --help need not import.
+RUNTIMES = ("ort", "openvino")
+PROVIDERS = ("cpu", "cuda", "tensorrt", "migraphx", "directml", "coreml", "openvino")
 
 
 @contextlib.contextmanager
@@ -28,13 +30,20 @@ def is_exported(name: str | Path) -> bool:
     return runtime.is_exported(Path(name).expanduser())
 
 
-def open_exported(name: str | Path, runtime: str = "ort", threads: int | None = None) -> Any:  # a Predictor
-    """The model of a folder, ready to run, without torch. Raises `UserError` for one that is damaged or was not written by `export`."""
+def open_exported(
+    name: str | Path, runtime: str = "ort", threads: int | None = None, labels: Sequence[str] | None = None
+) -> Any:  # a Predictor
+    """The model of a folder, ready to run, without torch; `labels` are names for its own.
+
+    Raises `UserError` for one that is damaged or was not written by `export`.
+    """
+    from bertcourse.app.labels import rename
     from bertcourse.app.predict import Predictor
-    from bertcourse.runtime import MODEL, open_session
-    from bertcourse.serving.predictor import load_task
-    folder = Path(name).expanduser()
+    from bertcourse.serving.predictor import Predictor as Served
     with refusals():
-        about, task = load_task(folder)
-        session = open_session(folder / MODEL, runtime, threads=threads, pad_id=task.tokenizer.pad_token_id)
-    return Predictor(about.task, task, session, dict(about.columns), list(about.inputs))
+        found = Served(Path(name).expanduser(), runtime, threads)
+    about = found.about
+    made = Predictor(about.task, found.task, found.session, dict(about.columns), list(about.inputs), Path(name).expanduser().name)
+    if labels:
+        rename(made, labels, made.name)
+    return made

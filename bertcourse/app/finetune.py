@@ -23,7 +23,6 @@ from typing import Any
 
 from bertcourse import __version__
 from bertcourse.app import pretrain
-from bertcourse.app.atomic import file_digest
 from bertcourse.app.messages import UserError, plural
 from bertcourse.app.pretrain import (
     METRICS,
@@ -40,6 +39,11 @@ from bertcourse.app.pretrain import (
     whole,
     writing,
 )
+from bertcourse.app.reading import add_options, options_of
+from bertcourse.base.atomic import file_digest
+from bertcourse.base.machine import set_threads
+from bertcourse.base.names import PREFIX, built_in
+from bertcourse.base.text import is_chinese, shown_name
 
 ABOUT = "bertcourse.json"  # what a user of the model has to know beside its configuration
 ALIASES = {"sentiment": "classification", "nli": "pairs", "similarity": "regression"}
@@ -47,11 +51,12 @@ TASKS = ("classification", "pairs", "regression", "ner", "qa")
 SPLITS = {"train": "train", "dev": "validation", "test": "test"}  # option: split
 DEV_SHARE = 0.1  # of --train, where there is no --dev
 MOST_LENGTHS = 10_000  # texts that are looked at to choose a length
+SHORTEST_LIMIT = 30  # pieces of an answer, as in google-research/bert
 SHORTEST = 8  # pieces: room for a window of question and passage
 WIDTHS, RATES = (128, 768), (1e-3, 5e-5)  # --lr auto: the course's model, BERT-base
 LEAST_RATE = 2e-5
 DEFAULTS: dict[str, Any] = {
-    "columns": {}, "lang": "auto", "max_length": "auto", "epochs": None, "steps": None, "lr": "auto", "batch_size": 32,
+    "columns": {}, "format": None, "encoding": None, "lang": "auto", "max_length": "auto", "max_answer_length": None, "epochs": None, "steps": None, "lr": "auto", "batch_size": 32,
     "warmup": 0.1, "weight_decay": 0.01, "patience": None, "seed": 0, "llrd": None, "reinit": 0, "adversarial": None,
     "dropout": None, "precision": "auto",
 }
@@ -60,6 +65,7 @@ USAGE = "bertcourse finetune --task TASK --train FILE --model MODEL --out DIR [o
 EPILOG = """training:  --epochs N (3) or --steps N, --batch-size N (32), --warmup SHARE|STEPS (0.1), --seed N (0)
   --weight-decay X (0.01), --dropout P, --precision no|bf16|auto, --patience N (epochs; keeps the best)
   --lr X (auto: 1e-3 at width 128, 5e-5 at 768, a straight line between logarithms)
+  --max-answer-length N (qa: pieces of an answer; as many as the longest one of --train, 30 at least)
   --llrd X (learning rate falls by X per layer), --reinit N (top layers), --adversarial fgm|pgd
 """
 
@@ -83,37 +89,28 @@ def auto(read: Callable[[str], Any]) -> Callable[[str], Any]:
     return lambda text: text if text == "auto" else read(text)
 
 
-def columns(text: str) -> dict[str, str]:
-    """`sentence=review,label=stars`: our name, and that in the file."""
-    pairs = [part.partition("=") for part in text.split(",")]
-    found = {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
-    if len(found) < len(pairs) or not all(ours and theirs for ours, theirs in found.items()):
-        raise argparse.ArgumentTypeError(f"must be like sentence=review,label=stars, each name once, not {text!r}")
-    return found
-
-
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.usage, parser.epilog = USAGE, EPILOG
     parser.formatter_class = lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=20, width=100)
     add = parser.add_argument
     add("--task", choices=(*TASKS, *ALIASES), metavar="TASK", help=f"{', '.join(TASKS)} (or {', '.join(ALIASES)})")
-    add("--train", type=Path, metavar="FILE", help="TSV, CSV, JSONL; ner: CoNLL or JSONL; qa: SQuAD or JSONL")
+    add("--train", type=Path, metavar="FILE", help="TSV, CSV, JSONL; ner: CoNLL or JSONL, entities or a label a word; qa: SQuAD or JSONL")
     add("--dev", type=Path, metavar="FILE", help=f"scored after each epoch (default: {DEV_SHARE:.0%}% of --train)")
     add("--test", type=Path, metavar="FILE", help="scored once, at the end")
     add("--model", metavar="MODEL", help="tiny, base, the folder of a checkpoint, or its owner/name on the hub")
     add("--out", type=Path, required=True, metavar="DIR", help="new folder for the model")
-    add("--columns", type=columns, metavar="LIST", help="what the files call them: sentence=review,label=stars")
+    add_options(parser)
     add("--lang", choices=("en", "zh", "auto"), metavar="LANG", help="en or zh (default, auto: what most of the text is)")
     add("--max-length", type=auto(whole(SHORTEST)), metavar="N", help="pieces (default, auto: what holds 99%% of the texts)")
     add("--resume", action="store_true", help="with --out: go on with a run that Ctrl-C or a crash stopped, to the same weights")
-    add("--json", action="store_true", help="print the scores for a machine")
+    add("--json", action="store_true", help="print the metrics as JSON")
     add("--quiet", action="store_true", help="say nothing but errors")
     duration = parser.add_mutually_exclusive_group()
     hidden = {"help": argparse.SUPPRESS}
     duration.add_argument("--epochs", type=whole(1), **hidden)
     duration.add_argument("--steps", type=whole(1), **hidden)
-    for option, read in [("lr", auto(positive())), ("batch-size", whole(1)), ("warmup", number(0)), ("weight-decay", number(0)),
+    for option, read in [("max-answer-length", whole(1)), ("lr", auto(positive())), ("batch-size", whole(1)), ("warmup", number(0)), ("weight-decay", number(0)),
                          ("patience", whole(1)), ("seed", whole(0)), ("llrd", number(0, 1, closed=True)), ("reinit", whole(0)),
                          ("dropout", number(0, 1))]:
         add(f"--{option}", type=read, **hidden)
@@ -125,6 +122,11 @@ def check_arguments(args: argparse.Namespace) -> None:
     """What can be said before anything heavy is imported. Raises `UserError`."""
     check_given(args, "finetune", NEEDED)
     check_files(given_files(args).values())
+    if args.model is not None:
+        built_in(args.model)
+    if args.max_answer_length is not None and args.task not in (None, "qa"):
+        raise UserError(f"--max-answer-length is for --task qa, not for {args.task}: leave it out",
+                        f"--max-answer-length 用于 --task qa，不能用于 {args.task}：请去掉它")
 
 
 def check_given(args: argparse.Namespace, command: str, needed: Sequence[str]) -> None:
@@ -191,9 +193,9 @@ class Job:
     command: str
 
     def write(self, path: Path) -> None:
-        """Into `run.json`, whole or not at all."""
+        """Into `run.json`, whole or not at all. A path that is not UTF-8 keeps its bytes, as JSON's escapes of lone surrogates."""
         partial = path.with_name(".partial")
-        partial.write_text(json.dumps(asdict(self), ensure_ascii=False, indent=1), encoding="utf-8")
+        partial.write_text(json.dumps(asdict(self), ensure_ascii=False, indent=1), encoding="utf-8", errors="backslashreplace")
         os.replace(partial, path)
 
 
@@ -203,19 +205,28 @@ def kind_of(task: str) -> str:
 
 
 def place_of(model: str) -> str:
-    """A model's name; a folder's is its absolute path."""
+    """A model's name; a folder's is its absolute path. Raises `UserError` for a name that may mean either."""
+    if own := built_in(model):
+        return PREFIX + own
     path = Path(model).expanduser()
-    return str(path.resolve()) if path.is_dir() and model not in ("tiny", "base") else model
+    return str(path.resolve()) if path.is_dir() else model
 
 
 def base_name(model: str) -> str:
     """A model's name without the folders of this machine."""
-    return name_of(Path(model)) if Path(model).is_absolute() else model
+    return name_of(Path(model)) if Path(model).is_absolute() else model.removeprefix(PREFIX)
+
+
+def comparable(was: Any, now: Any) -> tuple[Any, Any]:
+    """Two models' names; those of folders without their place where only one has it, as in the metrics."""
+    if isinstance(was, str) and isinstance(now, str) and not Path(was).is_absolute():
+        return base_name(was), base_name(now)
+    return was, now
 
 
 def describe(option: str, file: Path) -> dict[str, Any]:
     """A file, by its content."""
-    return {"option": option, "name": file.name, "bytes": file.stat().st_size, "sha256": file_digest(file)}
+    return {"option": option, "name": shown_name(file), "bytes": file.stat().st_size, "sha256": file_digest(file)}
 
 
 def command_line(args: argparse.Namespace) -> str:
@@ -269,8 +280,7 @@ def compare(args: argparse.Namespace, was: Mapping[str, Any]) -> None:
     if args.task is not None:
         changed.append(("task", kind_of(was["task"]), kind_of(args.task)))
     if args.model is not None:
-        model = place_of(args.model)
-        changed.append(("model", was["model"], model if Path(was["model"]).is_absolute() else base_name(model)))
+        changed.append(("model", *comparable(was["model"], place_of(args.model))))
     check_same(args.out, changed, given_files(args), was["files"])
 
 
@@ -298,11 +308,6 @@ def other_file(out: Path, name: str) -> UserError:
 class Narrator(Teller):
     """Says on stderr what was understood and what will be done, in logs, too."""
 
-    def state(self, en: str, zh: str) -> None:
-        """A line, unless nothing is to be said."""
-        if not self.quiet:
-            print(zh if self.zh else en, file=sys.stderr, flush=True)
-
 
 @dataclass
 class Data:
@@ -322,7 +327,8 @@ def read(job: Job, tell: Narrator) -> Data:
     """Read the files, say what they are, hold out some of the training rows if there is no `--dev`. Raises `UserError`."""
     from bertcourse import files
     named = {SPLITS[option]: path for option, path in job.paths.items()}
-    return understand(job, files.read_all(job.task, named, job.settings["columns"] or None), tell)
+    rows = files.read_all(job.task, named, job.settings["columns"] or None, **options_of(job.settings))
+    return understand(job, rows, tell)
 
 
 def understand(job: Any, rows: Mapping[str, Any], tell: Narrator, classes: Sequence[str] | None = None) -> Data:
@@ -331,12 +337,11 @@ def understand(job: Any, rows: Mapping[str, Any], tell: Narrator, classes: Seque
     found = files.as_dataset(job.task, rows, classes)
     splits = {option: found[split] for option, split in SPLITS.items() if split in found}
     for option in splits:
-        understood = rows[SPLITS[option]].understood
-        tell.state(understood.en, understood.zh)
+        tell_rows(rows[SPLITS[option]], tell)
     check_learnable(kind_of(job.task), splits["train"], Path(job.paths["train"]).name)
     if held_out := "dev" not in splits:
         splits |= hold_out(splits["train"], job.settings["seed"], Path(job.paths["train"]).name)
-        tell.state(f"no --dev: {len(splits['dev']):,} rows of the training file are held out for it (seed {job.settings['seed']}), "
+        tell.state(f"no --dev: {plural(len(splits['dev']), 'row')} of the training file held out for it (seed {job.settings['seed']}), "
                    f"{len(splits['train']):,} are left",
                    f"没有 --dev：从训练文件里留出 {len(splits['dev']):,} 条（种子 {job.settings['seed']}），剩下 {len(splits['train']):,} 条训练")
     parts = {option: rows[split] for option, split in SPLITS.items() if split in rows}
@@ -344,22 +349,62 @@ def understand(job: Any, rows: Mapping[str, Any], tell: Narrator, classes: Seque
                 {option: part.moved for option, part in parts.items()}, held_out)
 
 
+def tell_rows(rows: Any, tell: Narrator) -> None:
+    """Say what was understood of a file, and show one row of it."""
+    for said in (rows.understood, rows.example):
+        tell.state(said.en, said.zh)
+
+
 def hold_out(train: Any, seed: int, name: str) -> dict[str, Any]:
-    """A seeded tenth of the rows as `dev`, the others as `train`; questions about the same passage stay together."""
-    import numpy as np
+    """A seeded tenth of the rows as `dev`, the others as `train`.
+
+    Every class gives its share, and keeps one row at least. Rows with the same input stay together, as do questions about a passage.
+    Raises `UserError` for a file `name` that is too small.
+    """
     groups: dict[Any, list[int]] = {}
-    for i, key in enumerate(train["context"] if "context" in train.column_names else range(len(train))):
+    for i, key in enumerate(inputs_as_keys(train)):
         groups.setdefault(key, []).append(i)
     if len(groups) < 2:
         raise UserError(f"{name} has too few rows to hold some out: give a file with --dev", f"{name} 太少，留不出验证数据：请用 --dev 给出文件")
     wanted, held = max(1, round(DEV_SHARE * len(train))), []
-    shuffled = np.random.default_rng([seed, len(train)]).permutation(len(groups))
-    chosen = list(groups.values())
-    for i in shuffled[:-1]:  # one group at least is left to learn from
+    for group in in_proportion([*groups.values()], strata_of(train), seed)[:-1]:  # one group at least is left to learn from
         if len(held) < wanted:
-            held += chosen[i]
+            held += group
     kept = sorted(set(range(len(train))) - set(held))
     return {"train": train.select(kept), "dev": train.select(sorted(held))}
+
+
+def inputs_as_keys(rows: Any) -> list[Any]:
+    """What a model reads of each row, as a key; of a question the passage."""
+    names = ["context"] if "context" in rows.column_names else inputs_of(rows)
+    columns = [[tuple(value) if isinstance(value, list) else value for value in rows[name]] for name in names]
+    return [*zip(*columns, strict=True)]
+
+
+def strata_of(rows: Any) -> list[Any]:
+    """Of each row the class; where labels are numbers, the tenth of them in which it is; else nothing."""
+    import numpy as np
+    if "label" not in rows.column_names:
+        return [None] * len(rows)
+    labels = np.array(rows["label"])
+    if labels.dtype.kind != "f":
+        return labels.tolist()
+    return np.searchsorted(np.quantile(labels, np.arange(0.1, 1, 0.1)), labels).tolist()
+
+
+def in_proportion(groups: list[list[int]], strata: Sequence[Any], seed: int) -> list[list[int]]:
+    """Groups of rows in a seeded order of which every beginning has each stratum in its share; a stratum's only group comes last."""
+    import numpy as np
+    random = np.random.default_rng([seed, len(strata)])
+    members: dict[Any, list[list[int]]] = {}
+    for group in groups:
+        members.setdefault(strata[group[0]], []).append(group)
+    placed: list[tuple[float, list[int]]] = []
+    for found in members.values():
+        offset = random.random() if len(found) > 1 else math.inf
+        for rank, i in enumerate(random.permutation(len(found)).tolist()):
+            placed.append(((rank + offset) / len(found), found[i]))
+    return [group for _, group in sorted(placed)]
 
 
 def check_learnable(kind: str, train: Any, name: str) -> None:
@@ -374,7 +419,7 @@ def check_learnable(kind: str, train: Any, name: str) -> None:
 
 def language_in(text: str) -> str:
     """Of most of a text: "zh" if it is written in Chinese characters."""
-    chinese = sum("\u3400" <= char <= "\u9fff" for char in text)
+    chinese = sum(map(is_chinese, text))
     return "zh" if 2 * chinese > sum(char.isascii() and char.isalpha() for char in text) else "en"
 
 
@@ -421,8 +466,13 @@ def learning_rate(width: int) -> float:
     return float(f"{min(high, max(LEAST_RATE, high * (low / high) ** share)):.1e}")
 
 
-def choose_precision(asked_for: str) -> str:
-    """`--precision auto`: bf16 where a GPU or the CPU's matrix unit (AMX) computes in it."""
+def choose_precision(asked_for: str, *configs: Any) -> str:
+    """`--precision auto`: bf16 where a GPU or the CPU's matrix unit (AMX) computes in it. Raises `UserError` for models that cannot."""
+    if any(config.model_type == "deberta" for config in configs):  # of transformers: it fills scores with a number bf16 does not have
+        if asked_for == "bf16":
+            raise UserError("--precision bf16: deberta cannot compute in it, only deberta-v2 can: take --precision no",
+                            "--precision bf16：deberta 不能用 bf16 计算，deberta-v2 可以：请用 --precision no")
+        return "no"
     if asked_for != "auto":
         return asked_for
     import torch
@@ -433,7 +483,8 @@ def choose_precision(asked_for: str) -> str:
 
 
 DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "classifier_dropout_prob",
-            "dropout", "attention_dropout", "seq_classif_dropout", "qa_dropout")  # of all families
+            "dropout", "attention_dropout", "seq_classif_dropout", "qa_dropout", "embedding_dropout", "mlp_dropout",
+            "pooler_dropout")  # of all families
 
 
 def make_model(job: Job, plan: Plan, profile: Any, task: Any, tell: Narrator) -> Any:
@@ -446,6 +497,7 @@ def make_model(job: Job, plan: Plan, profile: Any, task: Any, tell: Narrator) ->
     if plan.precision == "bf16" and not torch.cuda.is_available():
         settings["attn_implementation"] = "eager"  # measured: a tenth faster than PyTorch's fused attention, on a CPU
     settings |= {"classification": {"problem_type": "single_label_classification"}, "qa": {"num_labels": 2}}.get(task.name, {})
+    set_threads(config.hidden_size)
     torch.manual_seed(job.settings["seed"])
     model = task.model(partial(profile.model, lang=plan.lang, ignore_mismatched_sizes=True), **settings)
     before = next(iter(config.architectures or []), "")
@@ -454,6 +506,7 @@ def make_model(job: Job, plan: Plan, profile: Any, task: Any, tell: Narrator) ->
              any(True for _ in getattr(model, name).parameters())}
     plan.head, plan.parameters = ", ".join(sorted(parts)), sum(p.numel() for p in model.parameters())
     reinitialise_top(model, job.settings["reinit"])
+    check_layerwise(model, job.settings["llrd"])
     pooler = any(".pooler." in name for name in model.newly_initialised)
     new = plan.head + (", pooler" if pooler else "")
     en = f"the head ({plan.head}) goes on from the checkpoint's" if same else f"newly initialised: {new}"
@@ -491,16 +544,27 @@ def reinitialise_top(model: Any, layers: int) -> None:
     if not layers:
         return
     from bertcourse.finetuning import reinitialise
+    from bertcourse.tasks import TaskError
     total = model.config.num_hidden_layers
     if layers > total:
         raise UserError(f"--reinit {layers} is more than the {total} layers of this model: choose fewer",
                         f"--reinit {layers} 超过了这个模型的 {total} 层：请减少")
     try:
         reinitialise(model, layers)
-    except AttributeError:  # a family whose layers lie elsewhere
-        family = model.config.model_type
-        raise UserError(f"--reinit does not know the layers of {family}: leave it out",
-                        f"--reinit 不认识 {family} 的层：请去掉它") from None
+    except TaskError as error:
+        raise UserError(f"--reinit: {error.en}", f"--reinit：{error.zh}") from None
+
+
+def check_layerwise(model: Any, decay: float | None) -> None:
+    """Raises `UserError` for a model whose layers cannot have a learning rate each."""
+    if not decay:
+        return
+    from bertcourse.finetuning import layer_groups
+    from bertcourse.tasks import TaskError
+    try:
+        layer_groups(model, 1.0, decay)
+    except TaskError as error:
+        raise UserError(f"--llrd: {error.en}", f"--llrd：{error.zh}") from None
 
 
 def choose_max_length(job: Job, tokenizer: Any, train: Any, tell: Narrator) -> int:
@@ -522,9 +586,23 @@ def choose_max_length(job: Job, tokenizer: Any, train: Any, tell: Narrator) -> i
 
 
 def inputs(encoded: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What the model takes of encoded rows; windows carry more, for decoding."""
+    """What the model takes of encoded rows; windows carry more, for decoding. Answers that could not be placed are left out."""
+    from bertcourse.tasks import UNPLACED
     names = ("input_ids", "token_type_ids", "labels", "start_positions", "end_positions")
-    return [{name: row[name] for name in names if name in row} for row in encoded]
+    return [{name: row[name] for name in names if name in row} for row in encoded if row.get("start_positions") != UNPLACED]
+
+
+def count_unplaced(encoded: Sequence[Mapping[str, Any]]) -> int:
+    """Questions whose answer gives no piece: nothing that a model could point at."""
+    from bertcourse.tasks import UNPLACED
+    return len({row["example"] for row in encoded if row.get("start_positions") == UNPLACED})
+
+
+def longest_answer(encoded: Sequence[Mapping[str, Any]]) -> int:
+    """Pieces that an answer may have: as many as the longest one of the training rows, `SHORTEST_LIMIT` at least."""
+    from bertcourse.tasks import UNPLACED
+    lengths = [row["end_positions"] - row["start_positions"] + 1 for row in encoded if row["start_positions"] != UNPLACED]
+    return max([SHORTEST_LIMIT, *lengths])
 
 
 # --- training -----------------------------------------------------------------------------------------------------
@@ -755,6 +833,7 @@ def assemble(job: Job, plan: Plan, name: str, work: Path, task: Any, model: Any,
     (folder / "history.jsonl").write_text(rows, encoding="utf-8")
     base, threshold, used = base_name(job.model), getattr(task, "threshold", None), inputs_of(data.splits["train"])
     about = {"task": kind, "labels": list(task.labels), "max_length": task.max_length, "lang": plan.lang, "threshold": threshold,
+             "max_answer_length": getattr(task, "max_answer_length", None),
              "columns": job.settings["columns"], "inputs": used, "model": base, "bertcourse": __version__}
     write_json(folder / ABOUT, about)
     metrics = finite({
@@ -799,7 +878,7 @@ def get_ready(job: Job, data: Data, tell: Narrator) -> tuple[Plan, Any, Any]:  #
     from transformers.utils import logging
 
     from bertcourse import profiles
-    from bertcourse.tasks import task_of
+    from bertcourse.tasks import for_words, task_of
     logging.set_verbosity_error()  # what matters is said below
     profile = profiles.load(job.model)
     lang = job.settings["lang"]
@@ -807,12 +886,23 @@ def get_ready(job: Job, data: Data, tell: Narrator) -> tuple[Plan, Any, Any]:  #
         lang = language_of(data.splits["train"])
         lang = lang if lang in profile.languages else profile.languages[0]
     tokenizer, config = profile.tokenizer(lang), profile.only(lang).teacher_config
+    if kind_of(job.task) == "ner":
+        tokenizer = for_words(tokenizer)
     rate, auto_rate = job.settings["lr"], job.settings["lr"] == "auto"
-    plan = Plan(lang, learning_rate(config.hidden_size) if auto_rate else rate, choose_precision(job.settings["precision"]), 0)
+    plan = Plan(lang, learning_rate(config.hidden_size) if auto_rate else rate, choose_precision(job.settings["precision"], config), 0)
     length = choose_max_length(job, tokenizer, data.splits["train"], tell)
     task = task_of(kind_of(job.task), data.splits["train"], tokenizer, max_length=length, lang=lang)
     model = make_model(job, plan, profile, task, tell)
-    plan.inputs = inputs(task.encode(data.splits["train"]))
+    encoded = task.encode(data.splits["train"])
+    plan.inputs = inputs(encoded)
+    if unplaced := count_unplaced(encoded):
+        tell.state(f"{plural(unplaced, 'question')} left out of training: the tokenizer gives no piece for the answer",
+                   f"有 {unplaced:,} 个问题不参加训练：分词器对它的答案切不出任何 token")
+    if task.name == "qa":
+        asked_for = job.settings["max_answer_length"]
+        task.max_answer_length = asked_for or longest_answer(encoded)
+        tell.state(f"answers of at most {plural(task.max_answer_length, 'piece')}{'' if asked_for else ' (auto)'}",
+                   f"答案最多 {task.max_answer_length} 个 token{'' if asked_for else '（自动）'}")
     plan.steps = count_steps(job, len(plan.inputs))
     how = f" (auto, width {config.hidden_size})" if auto_rate else ""
     tell.state(f"{plural(plan.steps, 'step')} of {job.settings['batch_size']}, learning rate {plan.lr:g}{how}, "
@@ -822,12 +912,15 @@ def get_ready(job: Job, data: Data, tell: Narrator) -> tuple[Plan, Any, Any]:  #
     return plan, task, model
 
 
-def save_tokenizer(profile_name: str, lang: str, length: int, folder: Path) -> None:
+def save_tokenizer(job: Job, lang: str, length: int, folder: Path) -> None:
     """A fresh one: what was used to cut would tell of that in its file."""
     from bertcourse import profiles
+    from bertcourse.tasks import for_words
     partial = folder.with_name(f".{folder.name}")
     shutil.rmtree(partial, ignore_errors=True)
-    tokenizer = profiles.load(profile_name).tokenizer(lang)
+    tokenizer = profiles.load(job.model).tokenizer(lang)
+    if kind_of(job.task) == "ner":
+        tokenizer = for_words(tokenizer)
     tokenizer.model_max_length = length
     tokenizer.save_pretrained(partial)
     os.replace(partial, folder)
@@ -853,7 +946,7 @@ def start(args: argparse.Namespace, lang: str, interruption: Interruption, state
         state["place"], work = place, place.path
         job.write(work / "run.json")
         if not (work / "tokenizer").is_dir():
-            save_tokenizer(job.model, plan.lang, task.max_length, work / "tokenizer")
+            save_tokenizer(job, plan.lang, task.max_length, work / "tokenizer")
         history = train(job, plan, task, model, data, work, tell, interruption)
         metrics = assemble(job, plan, name_of(args.out), work, task, model, data, history)
         place.finish()

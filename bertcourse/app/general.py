@@ -21,11 +21,14 @@ from bertcourse.app.distill import Job
 from bertcourse.app.finetune import Narrator, base_name, describe, finite, place_of, write_json
 from bertcourse.app.messages import UserError, plural
 from bertcourse.app.pretrain import METRICS, WORK, Interruption, SaveEvery, Workplace, load, name_of, training, writing
+from bertcourse.base.machine import set_threads
+from bertcourse.base.names import built_in
 
 METHOD, PROJECTIONS = "general", "projections.safetensors"
 DEFAULTS: dict[str, Any] = {"mapping": "uniform", "steps": 2000, "lr": "auto", "batch_size": 32, "warmup": 0.1, "weight_decay": 0.01,
                             "seed": 0, "precision": "auto"}
-OTHERS = ("dev", "test", "augmented", "columns", "init_layers", "alpha", "temperature", "layer_epochs", "layer_steps", "epochs",
+OTHERS = ("dev", "test", "augmented", "columns", "format", "encoding", "labels", "init_layers", "alpha", "temperature", "layer_epochs",
+          "layer_steps", "epochs",
           "patience")  # options that mean nothing here
 DOCUMENTS = 6000  # of the toy world
 LONGEST = 128  # pieces of a passage, as in the paper
@@ -52,10 +55,11 @@ def check_arguments(args: argparse.Namespace) -> None:
     if args.teacher is not None and not distill.is_model(args.teacher):
         raise UserError(f"there is no folder {args.teacher}: give a pre-trained model with --teacher",
                         f"没有 {args.teacher} 这个文件夹：请用 --teacher 给出预训练好的模型")
-    if args.student is not None and isinstance(distill.read_student(args.student), str) and args.student not in distill.STUDENTS:
+    student = None if args.student is None else distill.read_student(args.student)
+    if isinstance(student, str) and student not in distill.STUDENTS:
         raise UserError(f"--student {args.student}: general distillation starts from random weights, give a name or a configuration",
                         f"--student {args.student}：通用蒸馏从随机权重开始，请给出名称或配置")
-    if args.train is None and args.teacher not in (None, "tiny"):
+    if args.train is None and args.teacher is not None and built_in(args.teacher) != "tiny":
         raise UserError("--train must be given: a text file, as for `bertcourse pretrain`; only tiny knows the toy world",
                         "缺少 --train：请给出文本文件，格式同 `bertcourse pretrain`；只有 tiny 认识玩具世界")
 
@@ -84,6 +88,7 @@ def open_teacher(job: Job, out: Path) -> tuple[Any, Any, Any]:  # profile, encod
         raise UserError(f"{job.teacher} names an encoder for each language: give one of them by its own name",
                         f"{job.teacher} 每种语言各有一个编码器：请写出其中一个的名称")
     model = profile.model(AutoModel, attn_implementation="eager").to(Accelerator().device)
+    set_threads(model.config.hidden_size)
     found = distill.fingerprint(model)
     if job.fingerprint and found != job.fingerprint:
         name = base_name(job.teacher)

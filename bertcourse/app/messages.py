@@ -4,20 +4,10 @@ from __future__ import annotations
 
 import locale
 import os
-import unicodedata
 from collections.abc import Mapping, Sequence
 
-
-class UserError(Exception):
-    """Something the user can mend, as one sentence in both languages: what, where, what to do instead."""
-
-    def __init__(self, en: str, zh: str) -> None:
-        super().__init__(en)
-        self.en, self.zh = en, zh
-
-    def text(self, lang: str) -> str:
-        """The sentence in `lang`, "zh" or "en"."""
-        return self.zh if lang == "zh" else self.en
+from bertcourse.base.errors import UserError as UserError
+from bertcourse.base.text import wide as wide
 
 
 def reader_language(environ: Mapping[str, str] | None = None) -> str:
@@ -32,11 +22,6 @@ def reader_language(environ: Mapping[str, str] | None = None) -> str:
     return "zh" if name.lower().startswith(("zh", "chinese")) else "en"
 
 
-def wide(text: str) -> int:
-    """Columns that a text takes on a terminal; a Chinese character takes two."""
-    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
-
-
 def grid(rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines with aligned columns, the first to the left, the others to the right."""
     widths = [max(map(wide, column)) for column in zip(*rows)]
@@ -47,4 +32,4 @@ def grid(rows: Sequence[Sequence[str]]) -> list[str]:
 def plural(count: int, noun: str) -> str:
     """`1 notebook`, `2 notebooks`, `2 processes`."""
     ending = "es" if noun.endswith("s") else "s"
-    return f"{count} {noun}{'' if count == 1 else ending}"
+    return f"{count:,} {noun}{'' if count == 1 else ending}"

@@ -23,8 +23,9 @@ ANY = Need()
 CHAPTERS = {  # a test asks for a row for every notebook of a chapter
     "01_bert": ANY.plus("tokenizers", "safetensors", assets=("tiny-bert", "experiments/1.3-both-sides.json")),
     "02_transformer": ANY.plus("tokenizers", "safetensors", assets=("tiny-bert",)),
-    "03_pretraining": ANY.plus("accelerate", "tokenizers", "safetensors",
-                               assets=("tiny-bert", "experiments/3.1-masking-mixes.json")),
+    "03_1_objectives": ANY.plus("accelerate", "tokenizers", "safetensors", "scipy",
+                                assets=("tiny-bert", "paper_tables.toml", "experiments/3.1-masking-mixes.json")),
+    "03_2_pretraining": ANY.plus("accelerate", "tokenizers", "safetensors", assets=("tiny-bert",)),
     "04_1_tasks": ANY.plus("accelerate", "datasets", "tokenizers", "safetensors", "scikit-learn", "scipy",
                            assets=("tiny-bert", "experiments/4.1-worth-pretraining.json", "experiments/4.1-training-size.json",
                                    "experiments/4.1-full-runs.json")),
@@ -40,4 +41,24 @@ CHAPTERS = {  # a test asks for a row for every notebook of a chapter
     "07_2_serving": ANY.plus("accelerate", "datasets", "tokenizers", "safetensors", "scikit-learn", "scipy", "onnx", "onnxruntime", "onnxscript",
                              "starlette", "uvicorn", "httptools", "prometheus-client", "flask", "pyyaml", "psutil",
                              assets=("tiny-bert", "benchmarks/serve.json", "deploy/Dockerfile")),
+    "08_1_principles": ANY.plus("tokenizers", "safetensors", "scipy",
+                                assets=("tiny-bert", "bank", *(f"experiments/{name}.json" for name in
+                                        ("1.3-both-sides", "3.1-masking-mixes", "8.1-generation", "8.1-positions")),
+                                        "experiments/8.1-generation.py")),
+    "08_2_finetuning": ANY.plus("accelerate", "datasets", "tokenizers", "safetensors", "scikit-learn", "scipy",
+                                assets=("tiny-bert", "bank", "experiments/8.2-learning-rate.py",
+                                        *(f"experiments/{name}.json" for name in
+                                          ("4.1-training-size", "4.3-grid", "4.3-remedies", "8.2-learning-rate", "8.2-layer-rates")))),
+    "08_3_distillation": ANY.plus("accelerate", "datasets", "tokenizers", "safetensors", "scikit-learn", "scipy",
+                                  assets=("tiny-bert", "bank", *(f"experiments/{name}.json" for name in
+                                                                 ("8.3-dark-knowledge", "5.2-alpha-temperature", "6.5-ablations")))),
+    "08_4_engineering": ANY.plus("accelerate", "datasets", "tokenizers", "safetensors", "scikit-learn", "scipy", "onnx", "onnxruntime", "onnxscript",
+                                 "packaging", assets=("tiny-bert", "bank", "benchmarks/deploy.json", "benchmarks/serve.json",
+                                                      "experiments/8.4-levers.json", "experiments/6.5-ablations.json")),
+    "08_5_depth": ANY.plus("datasets", "tokenizers", "safetensors", "scikit-learn", "scipy",
+                           assets=("tiny-bert", "bank", *(f"experiments/8.5-{name}.json" for name in
+                                                          ("small-pretraining", "transfer-by-layer", "pooling")))),
+    "09_appendix": ANY.plus("tokenizers", "safetensors", "onnx", "onnxruntime",
+                            assets=("tiny-bert", "paper_tables.toml", "resources.toml", "symbols.toml", "path.toml", "outline.toml",
+                                    "measured.json", "timings.json")),
 }

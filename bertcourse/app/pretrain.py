@@ -28,9 +28,13 @@ from pathlib import Path
 from typing import Any
 
 from bertcourse import __version__
-from bertcourse.app.atomic import file_digest
 from bertcourse.app.messages import UserError, reader_language
 from bertcourse.assets import asset
+from bertcourse.base.atomic import file_digest
+from bertcourse.base.display import json_of, printable
+from bertcourse.base.machine import set_threads
+from bertcourse.base.names import check_utf8
+from bertcourse.base.text import shown_name
 
 WORK, METRICS, RECIPE = "unfinished", "metrics.json", "pretrain.toml"
 VOCABULARY, DEV_SHARE = 8_000, 0.02
@@ -81,7 +85,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--out", type=Path, required=True, metavar="DIR", help="new folder for the model")
     add("--corpus", type=Path, nargs="+", metavar="FILE",
-        help="UTF-8 or its .gz, blank lines between documents; default: toy world")
+        help="text or its .gz, blank lines between documents; default: toy world")
+    add("--encoding", metavar="NAME", help="of --corpus (default: UTF-8, or guessed and said)")
     add("--tokenizer", type=Path, metavar="DIR", help="default: a new one for --corpus, else the course's own")
     add("--vocab-size", type=whole(1), metavar="N",
         help=f"of a new tokenizer, or more for its characters (default: {VOCABULARY})")
@@ -90,7 +95,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--threads", type=whole(1), metavar="N", help="of the CPU")
     add("--resume", action="store_true",
         help="go on with the run in --out; with --corpus or --config, or begin it")
-    add("--json", action="store_true", help="print the scores for a machine")
+    add("--json", action="store_true", help="print the metrics as JSON")
     add("--quiet", action="store_true", help="show no progress")
     for option, least in [("steps", 1), ("batch-size", 1), ("layers", 1), ("hidden-size", 1), ("heads", 1),
                           ("max-length", 5), ("seed", 0)]:
@@ -117,23 +122,26 @@ def check_arguments(args: argparse.Namespace) -> None:
     if args.config and not args.config.is_file():
         raise UserError(f"there is no file {args.config}: check the name after --config",
                         f"没有 {args.config} 这个文件：请检查 --config 后的文件名")
-    check_files(args.corpus or [])
+    files = args.corpus or []
+    check_files(files, [args.encoding] * len(files))
 
 
 def name_of(path: Path) -> str:
     """The last part of a path; of `.` and `..` that of the folder they stand for."""
-    return os.path.basename(os.path.abspath(path))
+    return shown_name(os.path.abspath(path))
 
 
-def check_files(files: Sequence[Path]) -> None:
+def check_files(files: Sequence[Path], encodings: Sequence[str | None] = ()) -> None:
     """The first lines of each file, which must be a different regular file each. Raises `UserError`."""
-    from bertcourse.pieces import read_lines, read_text
+    from bertcourse.files import check_encoding
+    from bertcourse.pieces import encoding_of, read_lines, read_text
     seen: dict[Path, Path] = {}
-    for file in files:
+    for file, encoding in zip(files, encodings or [None] * len(files), strict=True):
+        check_encoding(encoding)
         if str(file) == "-" or (file.exists() and not file.is_file() and not file.is_dir()):
             raise UserError(f"{file} can be read only once: save the text in a file first",
                             f"{file} 只能读一遍：请先把文本存成文件")
-        with contextlib.closing(read_lines(file)) as lines:
+        with contextlib.closing(read_lines(file, encoding or encoding_of(file)[0])) as lines:
             first = next((line for line in lines if line.strip()), None)
         if first is None:
             list(read_text(file))  # says that it is empty
@@ -146,6 +154,7 @@ def check_files(files: Sequence[Path]) -> None:
 
 def look_at(out: Path, resume: bool) -> str:
     """What `--out` is: "new", "unfinished" or "finished". Raises `UserError` if it cannot be used as it was asked."""
+    check_utf8(out.absolute())
     try:
         names = {path.name for path in out.iterdir()} if out.is_dir() else set()
     except OSError as error:
@@ -285,10 +294,13 @@ class Workplace:
 
 
 class Interruption:
-    """Ctrl-C and termination: a wish to stop after the step, while `gentle`; at once at the second time, and else."""
+    """Ctrl-C and termination: a wish to stop after the step, while `gentle`; at once at the second time, and else.
+
+    An evaluation may take many minutes, so it is left at once; what was done since the last checkpoint is done again by `--resume`.
+    """
 
     def __init__(self, lang: str) -> None:
-        self.gentle = self.asked = self.saved = self.over = False
+        self.gentle = self.asked = self.saved = self.over = self.evaluates = False
         self.zh, self.before = lang == "zh", {}
 
     def __enter__(self) -> Interruption:
@@ -307,7 +319,7 @@ class Interruption:
         """Called by a signal."""
         if self.over:
             return
-        if self.gentle and not self.asked:
+        if self.gentle and not self.asked and not self.evaluates:
             self.asked = True
             text = "\n本步结束后停下；再按一次 Ctrl-C 立即停下\n" if self.zh else "\nstopping after this step; once more: at once\n"
             if sys.stderr is not None and sys.stderr.isatty():
@@ -319,6 +331,16 @@ class Interruption:
         """A callback of `training.fit`, which leaves it when `SaveEvery` has had it save what was done."""
         if self.saved:
             raise KeyboardInterrupt
+
+    def on_eval_begin(self, state: Any) -> None:
+        """A callback of `training.fit`."""
+        if self.asked:
+            raise KeyboardInterrupt
+        self.evaluates = True
+
+    def on_eval(self, state: Any) -> None:
+        """A callback of `training.fit`."""
+        self.evaluates = False
 
 
 class SaveEvery(int):
@@ -368,9 +390,11 @@ RULES: dict[str, tuple[Callable[[Any], bool], str, str]] = {  # setting: what it
     "masking": (lambda v: isinstance(v, Mapping), "a table", "一个表"),
     "masking.rate": (lambda v: _num(v, 0, 1) and v > 0, "a number above 0 and below 1", "大于 0、小于 1 的数"),
     "masking.mask": _PART, "masking.random": _PART, "masking.whole_words": _PART, "masking.rarity": _PART,
+    "masking.max_predictions": (lambda v: _int(v, 0), "a whole number from 0 on", "不小于 0 的整数"),
     "copies": (lambda v: v is None or _int(v), *_COUNT[1:]),
     "task": (lambda v: v in ("nsp", "sop"), '"nsp" or "sop"', '"nsp" 或 "sop"'),
     "put_back": (lambda v: isinstance(v, bool), "true or false", "true 或 false"),
+    "redraw_short": (lambda v: isinstance(v, bool), "true or false", "true 或 false"),
     "lengths": (_lengths, "a list of [length from 5 on, share of the steps], with shares that add up to 1",
                 "[长度（不小于 5）, 步数占比] 的列表，占比之和为 1"),
     "betas": (lambda v: _list(v, lambda b: _num(b, 0, 1)) and len(v) == 2, "two numbers from 0 to below 1",
@@ -378,6 +402,9 @@ RULES: dict[str, tuple[Callable[[Any], bool], str, str]] = {  # setting: what it
     "precision": (lambda v: v in ("no", "bf16"), '"no" or "bf16"', '"no" 或 "bf16"'),
     "seed": (lambda v: _int(v, 0) and v < 2**32, "a whole number from 0 to below 2^32", "不小于 0、小于 2^32 的整数"),
 }
+
+
+EARLIER = {"redraw_short": True}  # what a run did whose recipe does not say
 
 
 def recipe_of(values: Mapping[str, Any]) -> Any:  # a Recipe
@@ -428,6 +455,9 @@ def check_together(given: Mapping[str, Any], where: str) -> None:
     if masking["mask"] + masking["random"] > 1 + 1e-9:
         raise UserError(f"{where}: masking.mask and masking.random are shares of the same pieces, together at most 1",
                         f"{where}：masking.mask 与 masking.random 是同一些 token 中的占比，合计不能超过 1")
+    if masking["max_predictions"] and masking["whole_words"]:
+        raise UserError(f"{where}: masking.max_predictions counts tokens, masking.whole_words chooses words: set one of them to 0",
+                        f"{where}：masking.max_predictions 按 token 计数，masking.whole_words 按词选：请把其中一个设为 0")
 
 
 def read_toml(file: Path) -> dict[str, Any]:
@@ -443,7 +473,7 @@ def read_toml(file: Path) -> dict[str, Any]:
 def read_recipe(args: argparse.Namespace, was: Mapping[str, Any] | None) -> Any:  # a Recipe
     """The recipe of a file (by default the run's own, or the shipped model's) with the options. Raises `UserError`."""
     where = args.config.name if args.config else "recipe"
-    values = dict(was) if was and not args.config else read_toml(args.config or asset("tiny-bert") / RECIPE)
+    values = EARLIER | dict(was) if was and not args.config else read_toml(args.config or asset("tiny-bert") / RECIPE)
     for option, name in SETTINGS.items():
         if (value := getattr(args, option)) is not None:
             values[name] = [[value, 1.0]] if option == "max_length" else value
@@ -482,11 +512,12 @@ class Job:
     dev_share: float
     command: str
     files: list[dict[str, Any]] = field(default_factory=list)  # name, bytes, sha256 of each
+    encodings: list[str] = field(default_factory=list)  # of each file of the corpus
 
     def write(self, path: Path) -> None:
         """Into `run.json`, whole or not at all."""
         partial = path.with_name(".partial")
-        partial.write_text(json.dumps(asdict(self), ensure_ascii=False, indent=1), encoding="utf-8")
+        partial.write_text(json.dumps(asdict(self), ensure_ascii=False, indent=1), encoding="utf-8", errors="backslashreplace")
         os.replace(partial, path)
 
 
@@ -503,16 +534,18 @@ def command_line(args: argparse.Namespace) -> str:
 
 def asked(args: argparse.Namespace) -> Job:
     """What is asked for now. Raises `UserError`."""
-    return Job(read_recipe(args, None), [str(file.resolve()) for file in args.corpus or []],
+    from bertcourse.pieces import encoding_of
+    files = args.corpus or []
+    return Job(read_recipe(args, None), [str(file.resolve()) for file in files],
                str(args.tokenizer.resolve()) if args.tokenizer else None, args.vocab_size or VOCABULARY,
-               args.dev_share or DEV_SHARE, command_line(args))
+               args.dev_share or DEV_SHARE, command_line(args), encodings=[args.encoding or encoding_of(file)[0] for file in files])
 
 
 def recorded(args: argparse.Namespace) -> Job:
     """What an unfinished run was asked for, and is now again. Raises `UserError`."""
     was = load(args.out / WORK / "run.json")
     try:
-        job = Job(**was | {"recipe": recipe_of(was["recipe"])})
+        job = Job(**was | {"recipe": recipe_of(EARLIER | was["recipe"])})
     except (KeyError, TypeError, ValueError):  # killed before it was written, or of another version of this command
         raise UserError(f"{args.out / WORK} does not say what the run was: remove it and start again",
                         f"{args.out / WORK} 没有记下那次训练是什么：请删除后重新开始") from None
@@ -522,7 +555,7 @@ def recorded(args: argparse.Namespace) -> Job:
 
 def compare(args: argparse.Namespace, was: Mapping[str, Any]) -> None:
     """Raises `UserError` when options ask for something else than a run was (`run.json`, or `data` of the metrics)."""
-    before, now = recipe_of(was["recipe"]), read_recipe(args, was["recipe"])
+    before, now = recipe_of(EARLIER | was["recipe"]), read_recipe(args, was["recipe"])
     changed = [(s.name, getattr(before, s.name), getattr(now, s.name)) for s in fields(before)]
     if args.tokenizer and "tokenizer" in was:
         changed.append(("tokenizer", was["tokenizer"], str(args.tokenizer.resolve())))
@@ -554,7 +587,12 @@ class Teller:
     def say(self, en: str, zh: str) -> None:
         """A line, on a terminal only: a log wants the results."""
         if self.seen:
-            print(zh if self.zh else en, file=sys.stderr, flush=True)
+            print(printable(zh if self.zh else en), file=sys.stderr, flush=True)
+
+    def state(self, en: str, zh: str) -> None:
+        """A line, in logs too, unless nothing is to be said."""
+        if not self.quiet:
+            print(printable(zh if self.zh else en, keep="\n"), file=sys.stderr, flush=True)
 
     def watch(self, items: Iterable[Any], total: int, size: Callable[[Any], int], unit: str) -> Iterator[Any]:
         """The items, with a bar that grows by `size` of each."""
@@ -575,19 +613,19 @@ class Survey:
     sample: list[str]
 
 
-def survey(files: Sequence[Path], sample: int) -> Survey:
+def survey(files: Sequence[Path], sample: int, encodings: Sequence[str | None] = ()) -> Survey:
     """Read everything, so that a fault is found before anything is written; take a sample evenly. Raises `TextError`."""
     from bertcourse.pieces import read_lines
     total = sum(file.stat().st_size * (4 if file.suffix == ".gz" else 1) for file in files)
     kept, taken = [], 0
     characters = pieces = 0
-    for line in chain.from_iterable(map(read_lines, files)):
+    for line in chain.from_iterable(map(read_lines, files, encodings or [None] * len(files))):
         characters += len(line) + 1
         pieces += len(line) // 3 if line.isascii() else len(line)  # English; Chinese, where each character is one
         if line and taken < sample and taken * total <= characters * sample:  # not every nth, which might all be titles
             kept.append(line)
             taken += len(line)
-    known = [{"name": file.name, "bytes": file.stat().st_size, "sha256": file_digest(file)} for file in files]
+    known = [{"name": shown_name(file), "bytes": file.stat().st_size, "sha256": file_digest(file)} for file in files]
     return Survey(known, characters, pieces, kept)
 
 
@@ -665,7 +703,8 @@ def encode_corpus(job: Job, tokenizer: Any, work: Path, characters: int, tell: T
 
     aside = work / "dev.jsonl"
     with aside.open("w", encoding="utf-8") as file:
-        documents = tell.watch(read_text(job.corpus), characters, lambda d: sum(len(s) + 1 for s in d), " characters")
+        texts = chain.from_iterable(map(read_text, job.corpus, job.encodings))
+        documents = tell.watch(texts, characters, lambda d: sum(len(s) + 1 for s in d), " characters")
         cut(hold_out(documents, job.dev_share, lambda d: file.write(json.dumps(d) + "\n")), "train")
     with aside.open(encoding="utf-8") as file:
         cut(map(json.loads, file), "dev")
@@ -783,8 +822,9 @@ class Scores:
         import numpy as np
         dev, longest = pieces["dev"], max(length for length, _ in recipe.lengths)
         order = range(min(len(dev), DEV_INPUTS))
-        pairs = len(segment_pairs(dev, order, longest, np.random.default_rng(0), recipe.task))
-        self.inputs = Inputs(dev, tokenizer, min(max(pairs, 2), DEV_INPUTS), longest, recipe.task)
+        drawn = {"task": recipe.task, "redraw_short": recipe.redraw_short}
+        pairs = len(segment_pairs(dev, order, longest, np.random.default_rng(0), **drawn))
+        self.inputs = Inputs(dev, tokenizer, min(max(pairs, 2), DEV_INPUTS), longest, **drawn)
         weights = chances(self.train, recipe.masking) if recipe.masking.rarity else None
         self.collate = Collator(tokenizer, recipe.masking, weights)
 
@@ -1097,18 +1137,25 @@ def work_on(job: Job, args: argparse.Namespace, place: Workplace, tokenizer: Any
     return metrics
 
 
+def tell_encodings(job: Job, tell: Teller) -> None:
+    """Say which files are not UTF-8, and how they are read."""
+    for file, name in zip(job.corpus, job.encodings):
+        if not name.lower().startswith("utf-8"):
+            tell.state(f"{shown_name(file)}: read as {name.upper()}; --encoding changes it", f"{shown_name(file)}：按 {name.upper()} 读取，可用 --encoding 指定")
+
+
 def prepare(job: Job, out: Path) -> tuple[Survey, Any]:  # the text; its tokenizer, or None: it is to be trained
     """Check tokenizer, memory, text and disk, before anything is written. Raises `UserError`."""
     files, tokenizer = [Path(file) for file in job.corpus], None
     if job.files:  # a run that was killed early
-        check_files(files)
+        check_files(files, job.encodings)
     if job.tokenizer:
         tokenizer = load_tokenizer(Path(job.tokenizer))
     elif not job.corpus:
         tokenizer = load_tokenizer(asset("tiny-bert"))
     vocab_size = len(tokenizer) if tokenizer else job.vocab_size
     check_memory(job.recipe, vocab_size)
-    text = survey(files, 0 if tokenizer else SAMPLE)
+    text = survey(files, 0 if tokenizer else SAMPLE, job.encodings)
     if job.files and text.files != job.files:
         raise other_corpus(out)
     job.files = text.files
@@ -1127,17 +1174,16 @@ def start(args: argparse.Namespace, lang: str, interruption: Interruption, state
     tell.say("reading", "正在读取")
     if args.threads:
         os.environ.setdefault("RAYON_NUM_THREADS", str(args.threads))  # the tokenizer's
-    import torch  # seconds
-    if args.threads:
-        torch.set_num_threads(args.threads)
     if found == "finished":
         metrics = load(args.out / METRICS)
         compare(args, metrics["data"] | {"recipe": metrics["recipe"]})
         shutil.rmtree(args.out / WORK, ignore_errors=True)  # of a run that was killed while it tidied up
         return metrics
     job = recorded(args) if found == "unfinished" else asked(args)
+    set_threads(job.recipe.hidden_size, args.threads)
     text = tokenizer = None
     if not open_pieces(job, args.out / WORK):
+        tell_encodings(job, tell)
         text, tokenizer = prepare(job, args.out)
     with Workplace(args.out, interruption) as place, writing():
         state["place"] = place
@@ -1163,9 +1209,9 @@ def conduct(command: str, args: argparse.Namespace, start: Callable, summary: Ca
     if metrics is None:
         return stopped(command, args, lang, state.get("place"), about)
     if args.json:
-        print(json.dumps({"out": str(args.out)} | metrics, ensure_ascii=False, indent=1))
+        print(json_of({"out": str(args.out)} | metrics, indent=1))
     elif not args.quiet:
-        print(summary(args.out, metrics, lang))
+        print(printable(summary(args.out, metrics, lang), keep="\n"))
     return 0
 
 
@@ -1188,5 +1234,5 @@ def stopped(command: str, args: argparse.Namespace, lang: str, place: Workplace 
         en, zh = "stopped before training began: nothing was written", "训练开始前就停下了：什么也没有写"
     if args.json:
         print(json.dumps({"out": str(args.out), **about, "finished": False, "step": step}))
-    print(f"bertcourse: {zh if lang == 'zh' else en}", file=sys.stderr)
+    print(f"bertcourse: {printable(zh if lang == 'zh' else en)}", file=sys.stderr)
     return 130

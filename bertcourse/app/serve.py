@@ -12,16 +12,18 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from bertcourse.app.exported import RUNTIMES, refusals
+from bertcourse.app.exported import PROVIDERS, RUNTIMES, refusals
 from bertcourse.app.messages import UserError, plural, reader_language
 from bertcourse.app.pretrain import whole
-from bertcourse.serving.settings import TOKEN
+from bertcourse.base.display import printable
+from bertcourse.serving.settings import TOKEN, read_token
 
 PACKAGES = ("starlette", "uvicorn", "httptools", "prometheus_client")
-EPILOG = f"""others: --threads N of a model (1), --max-texts N (64), --max-body N bytes (2000000) of a request, --log requests|errors (requests),
-  --read-timeout S for a request to arrive in (10), --keep-alive S that an idle connection stays (65), --drain S at the end (1)
-Paths: POST /predict; GET / (to try it), /docs, /openapi.json, /model, /health, /ready, /metrics. Environment: {TOKEN},
-a secret that /predict, /model and /metrics then ask for (Authorization: Bearer ...). SIGTERM finishes what is queued.
+EPILOG = f"""others: --threads N of a model (1); --max-wait-ms MS that a batch waits for more, when more are to be expected (4); of a request:
+  --max-texts N (64), --max-chars N of a text, the rest is cut off (10000), --max-windows N (256), --max-pieces N (65536), --max-body N
+  bytes (2000000), --read-timeout S to arrive in (10); --keep-alive S of an idle connection (65), --drain S at the end (1), --log
+  requests|errors (requests). Environment: {TOKEN}, a secret that /predict, /model and /metrics then ask for. All paths are on /docs.
+SIGTERM finishes what is queued; SIGHUP replaces the workers (two or more) one by one, by new ones that read FOLDER again.
 """
 
 
@@ -57,15 +59,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("folder", metavar="FOLDER", help="that `bertcourse export` made")
     add("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1, this machine only)")
     add("--port", type=port, default=8000, metavar="N", help="default: 8000; 0: any that is free")
-    add("--workers", type=whole(1), metavar="N", help="processes, each with the model (default: one for each core)")
+    add("--workers", type=whole(1), metavar="N", help="processes, each with the model (default: one for each core; on a GPU, one)")
     add("--threads", type=whole(1), default=1, metavar="N", help=argparse.SUPPRESS)
     add("--runtime", choices=RUNTIMES, default=RUNTIMES[0], metavar="NAME", help=f"{' or '.join(RUNTIMES)} (default: {RUNTIMES[0]})")
+    add("--provider", choices=PROVIDERS, default=PROVIDERS[0], metavar="NAME", help=f"{', '.join(PROVIDERS)} (default: {PROVIDERS[0]})")
     add("--max-batch", type=whole(1), default=16, metavar="N", help="inputs that the model reads at once (default: 16)")
-    add("--max-wait-ms", type=milliseconds, default=4.0, metavar="MS", help="that a batch waits for more, when more are to be expected (4)")
+    add("--max-wait-ms", type=milliseconds, default=4.0, metavar="MS", help=argparse.SUPPRESS)
     add("--max-queue", type=whole(1), default=512, metavar="N", help="inputs that may wait in a worker; more get 429 (default: 512)")
     add("--timeout", type=seconds, default=10.0, metavar="S", help="seconds for an answer, then 503 (default: 10)")
     add("--max-texts", type=whole(1), default=64, metavar="N", help=argparse.SUPPRESS)
-    add("--max-chars", type=whole(1), default=10_000, metavar="N", help="of a text, the rest is cut off (default: 10000)")
+    add("--max-chars", type=whole(1), default=10_000, metavar="N", help=argparse.SUPPRESS)
+    add("--max-windows", type=whole(1), default=256, metavar="N", help=argparse.SUPPRESS)
+    add("--max-pieces", type=whole(1), default=65_536, metavar="N", help=argparse.SUPPRESS)
     add("--max-body", type=whole(1), default=2_000_000, metavar="N", help=argparse.SUPPRESS)
     add("--read-timeout", type=seconds, default=10.0, help=argparse.SUPPRESS)
     add("--keep-alive", type=seconds, default=65.0, help=argparse.SUPPRESS)
@@ -89,14 +94,15 @@ def settings_of(args: argparse.Namespace) -> Any:  # a bertcourse.serving.settin
     if absent := [name for name in PACKAGES if find_spec(name) is None]:
         raise UserError(f'{absent[0]} is not installed: run `pip install "bertcourse[serve]"`',
                         f'没有安装 {absent[0]}：请运行 `pip install "bertcourse[serve]"`')
-    workers = args.workers or max(1, cores() // args.threads)
+    usual = 1 if args.provider != PROVIDERS[0] else max(1, cores() // args.threads)  # a GPU is shared badly
+    workers = args.workers or usual
     if os.name == "nt" and workers > 1:
         if args.workers:
             raise UserError("--workers needs gunicorn, which Windows has not: leave it out, or use a container",
                             "--workers 需要 gunicorn，它在 Windows 上不可用：请去掉它，或改用容器")
         workers = 1
-    return Settings(str(Path(args.folder).expanduser()), args.host, args.port, workers, args.threads, args.runtime, args.max_batch,
-                    args.max_wait_ms, args.max_queue, args.timeout, args.max_texts, args.max_chars, args.max_body,
+    return Settings(str(Path(args.folder).expanduser()), args.host, args.port, workers, args.threads, args.runtime, args.provider, args.max_batch,
+                    args.max_wait_ms, args.max_queue, args.timeout, args.max_texts, args.max_chars, args.max_windows, args.max_pieces, args.max_body,
                     args.read_timeout, args.keep_alive, args.drain, args.log)
 
 
@@ -122,12 +128,12 @@ def is_open(host: str) -> bool:
 def greet(settings: Any, place: tuple[Any, ...]) -> None:
     """One line that says where, and one that warns of an open door."""
     host = f"[{place[0]}]" if ":" in str(place[0]) else place[0]
-    url, zh = f"http://{host}:{place[1]}/", reader_language() == "zh"
+    url, zh, name = f"http://{host}:{place[1]}/", reader_language() == "zh", printable(settings.name)
     if zh:
-        print(f"{settings.name} 已就绪：{url}（{settings.workers} 个进程）；按 Ctrl-C 结束", file=sys.stderr)
+        print(f"{name} 已就绪：{url}（{settings.workers} 个进程）；按 Ctrl-C 结束", file=sys.stderr)
     else:
-        print(f"{settings.name} is served at {url} by {plural(settings.workers, 'process')}; Ctrl-C ends it", file=sys.stderr)
-    if is_open(settings.host) and not os.environ.get(TOKEN):
+        print(f"{name} is served at {url} by {plural(settings.workers, 'process')}; Ctrl-C ends it", file=sys.stderr)
+    if is_open(settings.host) and not read_token():
         print(f"其他机器也能访问，且无需令牌：若非本意，请设置 {TOKEN}" if zh else
               f"other machines can reach it, and nobody needs a token: set {TOKEN} if that is not meant", file=sys.stderr)
 
@@ -136,16 +142,17 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     """Serve until SIGTERM: 0. Raises `UserError`."""
     settings = settings_of(args)
     from bertcourse.serving import server
+    from bertcourse.serving.logs import nobody_waits
     with refusals():
         from bertcourse.runtime import read_about
         read_about(settings.folder)
+        read_token()
         listener = open_port(settings)
         with listener:
-            if settings.workers == 1:
-                app = server.make_app(settings)
+            app = server.make_app(settings) if settings.workers == 1 else server.check_apart(settings)
+            with nobody_waits():
                 greet(settings, listener.getsockname())
+                if settings.workers > 1:
+                    return server.run_workers(settings, listener)
                 server.run_alone(settings, listener, app)
                 return 0
-            server.check_apart(settings)
-            greet(settings, listener.getsockname())
-            return server.run_workers(settings, listener)

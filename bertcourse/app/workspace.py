@@ -14,17 +14,19 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import bertcourse
 from bertcourse import __version__
-from bertcourse.app import atomic
-from bertcourse.app.atomic import digest
+from bertcourse.app import pages
 from bertcourse.app.messages import UserError, plural, reader_language
+from bertcourse.app.pages import CHAPTER, INDEX
 from bertcourse.assets import asset
+from bertcourse.base import atomic
+from bertcourse.base.atomic import digest
 from bertcourse.languages import LANGUAGES, WORKSPACE_FILE, learner_notebook
 
-INDEX = "README.md"  # the workspace's own page
-_CHAPTER = re.compile(r"\d\d_\w*\.ipynb")
+UPDATE = "bertcourse lab --update"  # in the default folder
 LANGUAGE_NAMES = {"zh": {"zh": "中文", "en": "英文"}, "en": {"zh": "Chinese", "en": "English"}}
 
 
@@ -51,61 +53,79 @@ def _notebooks(folder: Path) -> Iterator[tuple[PurePosixPath, Path]]:
             yield name, path
 
 
-def _made_notebook(raw: bytes, path: Path, lang: str) -> bytes:
-    """A course notebook in the learner's language, in the form in which Jupyter itself writes notebooks."""
+def _read_notebook(raw: bytes, path: Path, lang: str) -> dict[str, Any]:
+    """A course notebook in the learner's language."""
     try:
-        notebook = learner_notebook(json.loads(raw), lang)
+        return learner_notebook(json.loads(raw), lang)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is not a notebook ({error!r}): reinstall bertcourse, or mend the file in a clone",
                         f"{path} 不是有效的笔记本（{error!r}）：请重新安装 bertcourse，或修好该文件") from None
+
+
+def _to_bytes(notebook: dict[str, Any]) -> bytes:
+    """A notebook in the form in which Jupyter itself writes it."""
     return (json.dumps(notebook, ensure_ascii=False, indent=1, sort_keys=True) + "\n").encode()
 
 
+_OF_A_RUN = ("language_info", "widgets")  # what a kernel leaves in a notebook's metadata
+_OF_A_VIEW = ("collapsed", "execution", "ExecuteTime", "jupyter", "scrolled", "trusted")  # and in those of its cells
+
+
 def content_digest(data: bytes) -> str:
-    """SHA-256 of a file without what Jupyter writes into a notebook by itself; of all bytes if it is no notebook."""
+    """SHA-256 of what somebody wrote in a notebook, without what opening and running it leave; of all bytes if it is none."""
     try:
         notebook = json.loads(data)
-        notebook["metadata"].pop("language_info", None)
+        for name in _OF_A_RUN:
+            notebook["metadata"].pop(name, None)
+        notebook["metadata"].get("kernelspec", {}).pop("display_name", None)  # an editor's name for the same kernel
+        for cell in notebook["cells"]:
+            cell["source"] = "".join(cell["source"])
+            cell.pop("outputs", None)
+            cell.pop("execution_count", None)
+            for name in _OF_A_VIEW:
+                cell["metadata"].pop(name, None)
         return digest(json.dumps(notebook, sort_keys=True).encode())
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return digest(data)
 
 
-def _title(notebook: bytes) -> str:
-    """The first top heading, or an empty string."""
-    for cell in json.loads(notebook)["cells"]:
-        if cell["cell_type"] == "markdown" and (found := re.match(r"# (.+)", "".join(cell["source"]))):
-            return found[1].strip()
-    return ""
-
-
 _INDEX_TEXT = {
     "zh": """# BERT 课程
 
-这个文件夹是你自己的：随便改、随便试。再次运行 `bertcourse lab` 不会动你改过的文件；`bertcourse lab --update` \
-会补上新的内容，更新你没动过的文件，你改过的则原样保留，\
-新版本放在旁边（文件名里带 `.new-`）。删掉的文件也由 `--update` 找回。
+点开一章，按 Shift+Enter 逐个运行单元格：
 
 {chapters}
+
+这个文件夹是你自己的：随便改、随便试。再次运行 `bertcourse lab` 不会动你改过的文件；`bertcourse lab --update` \
+会补上新的内容，更新你没动过的文件（只运行过、没改过的也算），你改过的则原样保留，\
+新版本放在旁边（文件名里带 `.new-`）。删掉的文件也由 `--update` 找回。\
+如果这个文件夹不是当前文件夹里的 `bertcourse-work`，请加上 `--dir` 和它的路径。
 
 `bertcourse doctor` 检查这台机器能不能运行每一章。
 """,
     "en": """# A course on BERT
 
-This folder is yours: change and try whatever you like. Running `bertcourse lab` again leaves alone what you \
-changed; `bertcourse lab --update` adds what is new, renews the files you never touched, and puts a new version beside \
-those you changed (with `.new-` in its name). It also brings back what you deleted.
+Open a chapter and run its cells one by one with Shift+Enter:
 
 {chapters}
+
+This folder is yours: change and try whatever you like. Running `bertcourse lab` again leaves alone what you \
+changed; `bertcourse lab --update` adds what is new, renews the files you never touched (those that you only ran, too), \
+and puts a new version beside those you changed (with `.new-` in its name). It also brings back what you deleted. \
+If this folder is not `bertcourse-work` in the current folder, add `--dir` and its path.
 
 `bertcourse doctor` checks whether this machine can run each chapter.
 """,
 }
 
 
-def _index(files: dict[str, Handout], lang: str) -> Handout:
-    """The workspace's own page, with a link to each chapter."""
-    links = [f"- [{_title(made.data) or name}]({name})" for name, made in files.items() if _CHAPTER.fullmatch(name)]
+def _index(notebooks: dict[str, dict[str, Any]], lang: str) -> Handout:
+    """The workspace's own page, with a link to each chapter and how long it takes."""
+    colon = "：" if lang == "zh" else ": "
+    links = []
+    for name, notebook in notebooks.items():
+        if CHAPTER.fullmatch(name):
+            links.append(f"- [{pages.title(notebook) or name}]({name}){colon}{pages.time_needed(name, notebook['cells'], lang)}")
     data = _INDEX_TEXT[lang].format(chapters="\n".join(links)).encode()
     return Handout(data, digest(data))
 
@@ -120,11 +140,12 @@ def handouts(lang: str) -> dict[str, Handout]:
         sources += [("exercises" / name, path) for name, path in _notebooks(asset("exercises"))]
     except FileNotFoundError:
         pass  # there are none yet
-    files = {}
-    for name, path in sources:
-        raw = path.read_bytes()
-        files[str(name)] = Handout(_made_notebook(raw, path, lang), digest(raw))
-    return files | {INDEX: _index(files, lang)}
+    raw = {str(name): (path, path.read_bytes()) for name, path in sources}
+    notebooks = {name: _read_notebook(data, path, lang) for name, (path, data) in raw.items()}
+    index = _index(notebooks, lang)
+    pages.furnish(notebooks, lang)
+    files = {name: Handout(_to_bytes(notebook), digest(raw[name][1])) for name, notebook in notebooks.items()}
+    return files | {INDEX: index}
 
 
 # --- what the workspace remembers ---------------------------------------------------------------------------------
@@ -185,8 +206,8 @@ class Report:
     kept: list[str] = field(default_factory=list)  # changed by the learner, left alone
     waiting: list[str] = field(default_factory=list)  # `--update` would add or renew these
 
-    def lines(self) -> list[str]:
-        """Two to four lines for the learner, in the workspace's language."""
+    def lines(self, update: str = UPDATE) -> list[str]:
+        """Two to four lines for the learner, in the workspace's language; `update` is the command that renews this folder."""
         zh = self.lang == "zh"
         counts = [(self.created, "新增", "new"), (self.updated, "更新", "updated"),
                   (self.kept, "保留你改过的", "kept as you left them")]
@@ -201,8 +222,8 @@ class Report:
             out.append(f"{WORKSPACE_FILE} 已损坏：现有文件一律当作你自己的；--update 可补齐缺少的。" if zh else
                        f"{WORKSPACE_FILE} was damaged: every file counts as your own; --update adds what is missing.")
         elif self.waiting:
-            out.append(f"还有 {len(self.waiting)} 个文件可以补上或更新：bertcourse lab --update" if zh else
-                       f"{plural(len(self.waiting), 'file')} can be added or renewed: bertcourse lab --update")
+            out.append(f"还有 {len(self.waiting)} 个文件可以补上或更新：{update}" if zh else
+                       f"{plural(len(self.waiting), 'file')} can be added or renewed: {update}")
         return out
 
 
@@ -351,7 +372,7 @@ def _explain(error: OSError, root: Path) -> UserError:
 
 def first_page(root: Path) -> str | None:
     """What JupyterLab opens: the first chapter that is there, else the workspace's page, else nothing."""
-    chapters = sorted(path.name for path in root.glob("*.ipynb") if _CHAPTER.fullmatch(path.name))
+    chapters = sorted(path.name for path in root.glob("*.ipynb") if CHAPTER.fullmatch(path.name))
     if chapters:
         return chapters[0]
     return INDEX if (root / INDEX).is_file() else None

@@ -6,15 +6,21 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from bertcourse.base.text import HAN, JOINERS, KANA, MARKS, compose
+
 DIGITS = 6  # of a probability
-HAN = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"  # and the Japanese kana
-WORD = re.compile(rf"[{HAN}]|[^\W{HAN}]+(?:[-.][^\W{HAN}]+)*|\S")
+CHINESE = HAN + KANA  # written without blanks
+LETTER = rf"[^\W{CHINESE}][{MARKS}{JOINERS}]*"
+WORD = re.compile(rf"[{CHINESE}][{MARKS}]*|(?:{LETTER})+(?:[-.](?:{LETTER})+)*|\S[{MARKS}{JOINERS}]*")
 
 
 def cut(text: str) -> dict[str, Any]:
-    """A line as words, numbers, marks and Chinese characters, and where in it they stand."""
+    """A line as words, numbers, punctuation marks and Chinese characters, and where in it they stand.
+
+    Combining marks stay with their letter, and words are composed (NFC), so that an accent gives the same answer however it is stored.
+    """
     offsets = [found.span() for found in WORD.finditer(text)]
-    return {"tokens": [text[a:b] for a, b in offsets], "text": text, "offsets": offsets}
+    return {"tokens": [compose(text[a:b]) for a, b in offsets], "text": text, "offsets": offsets}
 
 
 def entities(prediction: Mapping[str, Any], row: Mapping[str, Any], lang: str) -> dict[str, Any]:
@@ -29,6 +35,12 @@ def entities(prediction: Mapping[str, Any], row: Mapping[str, Any], lang: str) -
             said = text[a:b]
         found.append({"label": span["label"], "text": said, "start": a, "end": b, "probability": round(span["probability"], DIGITS)})
     return {"tags": prediction["tags"], "spans": found}
+
+
+def labelled_words(prediction: Mapping[str, Any], row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Each word of a line with its label, for labels that are no entities, such as parts of speech."""
+    words = zip(prediction["tags"], row["offsets"], prediction["probabilities"], strict=True)
+    return [{"label": label, "text": row["text"][a:b], "start": a, "end": b, "probability": round(p, DIGITS)} for label, (a, b), p in words]
 
 
 def result(kind: str, prediction: Mapping[str, Any], row: Mapping[str, Any], lang: str, scores: bool) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from typing import Any
 
 from bertcourse.serving.predictor import FIELDS
 
+LONGEST_HEAD = 65_536  # bytes of request line and headers
+
 
 class Problem(Exception):
     """A request that is refused."""
@@ -27,7 +29,8 @@ class Problem(Exception):
 
 
 CODES = {  # code: status, when; a test makes each of them happen
-    "bad_request": (400, "the request itself is no HTTP that can be read, or has a Host header of somebody else"),
+    "bad_request": (400, "the request itself is no HTTP that can be read, a header that may be there once is there twice, or Host names somebody "
+                         "else; with status 431: the request line and the headers have more than 64 KiB"),
     "not_utf8": (400, "the body is not UTF-8"),
     "not_json": (400, "the body is not JSON"),
     "unauthorized": (401, "the bearer token is missing or wrong"),
@@ -36,12 +39,14 @@ CODES = {  # code: status, when; a test makes each of them happen
     "too_slow": (408, "the body did not arrive in time"),
     "body_too_large": (413, "the body has more bytes than the service takes"),
     "wrong_content_type": (415, "Content-Type is not application/json"),
+    "wrong_content_encoding": (415, "the body is compressed, or encoded in another way"),
     "wrong_type": (422, "a value is of another type than the schema says"),
     "missing_field": (422, "a field is missing"),
     "unknown_field": (422, "a field has no meaning for this model"),
     "empty_text": (422, "a text is empty or nothing but white space"),
     "invalid_text": (422, "a text holds half of a surrogate pair"),
     "too_many_texts": (422, "there are more texts than one request may hold"),
+    "too_much_work": (422, "the texts make more windows or pieces than one request may, or would take more than half of the time limit"),
     "different_lengths": (422, "two lists have different lengths, or one of two fields is no list"),
     "queue_full": (429, "too many requests wait; Retry-After says for how many seconds"),
     "model_failed": (500, "the model could not answer"),
@@ -57,10 +62,15 @@ def problem(code: str, message: str, field: str | None = None, **headers: str) -
     return Problem(CODES[code][0], code, message, field, {name.replace("_", "-"): value for name, value in headers.items()})
 
 
+def head_too_large() -> Problem:
+    """A request line and headers without end, or with too late a one."""
+    return Problem(431, "bad_request", f"the request line and the headers have more than {LONGEST_HEAD // 1024} KiB: send fewer")
+
+
 def read_json(body: bytes) -> Any:
-    """The value of a body. Raises `Problem`."""
+    """The value of a body, with or without a byte order mark (RFC 8259, 8.1). Raises `Problem`."""
     try:
-        text = body.decode("utf-8")
+        text = body.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise problem("not_utf8", f"the body is not UTF-8 (byte {error.start}): encode it so") from None
     try:

@@ -29,6 +29,8 @@ class Metrics:
         self.batches = Histogram("bertcourse_batch_size", "Inputs in one forward pass", buckets=SIZES, registry=own)
         self.model = Histogram("bertcourse_model_seconds", "Seconds of one forward pass", buckets=LATENCY, registry=own)
         self.queue = Gauge("bertcourse_queue_inputs", "Inputs that wait for the model", registry=own, multiprocess_mode="livesum")
+        self.unlogged = Counter("bertcourse_log_lines_dropped", "Log lines that were lost because nobody reads them or they cannot be written",
+                                registry=own)
         self.ready = Gauge("bertcourse_ready_workers", "Workers whose model is loaded", registry=own, multiprocess_mode="livesum")
 
     def text(self) -> tuple[bytes, str]:

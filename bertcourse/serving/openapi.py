@@ -9,6 +9,7 @@ from bertcourse import __version__
 from bertcourse.serving.inputs import CODES
 from bertcourse.serving.predictor import FIELDS, Predictor
 from bertcourse.serving.settings import Settings
+from bertcourse.tasks import bio_tags
 
 PROBABILITY = {"type": "number", "minimum": 0, "maximum": 1}
 PLACE = {"type": "integer", "minimum": 0, "description": "characters (Unicode code points) from the beginning of the text"}
@@ -27,6 +28,7 @@ EXAMPLES = {  # of each language and kind of model: a request
         "qa": {"question": "小红去了哪里？", "context": "小红去了北京。小明留在家里。"},
     },
 }
+LIMITS = ("texts", "characters", "bytes", "windows", "pieces", "seconds")  # that /model names
 PREDICT = (400, 401, 408, 413, 415, 422, 429, 500, 503)  # statuses of POST /predict
 
 
@@ -36,13 +38,13 @@ def an_object(properties: Mapping[str, Any], required: Any = None) -> dict[str, 
             "additionalProperties": False}
 
 
-def prediction_of(predictor: Predictor) -> dict[str, Any]:
-    """The schema of one prediction."""
-    about, kind = predictor.about, predictor.kind
+def prediction_of(predictor: Predictor, token: bool = False) -> dict[str, Any]:
+    """The schema of one prediction. With a token the labels are for those who know it, as on /model."""
+    kind, labels = predictor.kind, () if token else predictor.about.labels
     if kind == "regression":
         return an_object({"score": {"type": "number"}, "truncated": TRUNCATED})
     if kind == "ner":
-        labels = sorted({label.partition("-")[2] for label in about.labels} - {""})
+        labels = sorted({tag[2:] for tag in (bio_tags(labels) or {}).values() if tag != "O"})
         span = an_object({"label": {"type": "string", **({"enum": labels} if labels else {})}, "text": {"type": "string"},
                           "start": PLACE, "end": PLACE, "probability": PROBABILITY})
         return an_object({"spans": {"type": "array", "items": span}, "truncated": TRUNCATED})
@@ -50,8 +52,21 @@ def prediction_of(predictor: Predictor) -> dict[str, Any]:
         place = {**PLACE, "type": ["integer", "null"]}
         return an_object({"answer": {"type": "string", "description": "a part of the context, or nothing if it holds no answer"},
                           "start": place, "end": place, "probability": PROBABILITY, "truncated": TRUNCATED})
-    scores = an_object(dict.fromkeys(about.labels, PROBABILITY))
-    return an_object({"label": {"type": "string", "enum": list(about.labels)}, "probability": PROBABILITY, "scores": scores, "truncated": TRUNCATED})
+    scores = an_object(dict.fromkeys(labels, PROBABILITY)) if labels else {"type": "object", "additionalProperties": PROBABILITY}
+    label = {"type": "string", **({"enum": list(labels)} if labels else {})}
+    return an_object({"label": label, "probability": PROBABILITY, "scores": scores, "truncated": TRUNCATED})
+
+
+def without_labels(prediction: Mapping[str, Any]) -> dict[str, Any]:
+    """An example that shows the form of a prediction and not the model's labels."""
+    made = dict(prediction)
+    if "label" in made:
+        made["label"] = "label"
+    if "scores" in made:
+        made["scores"] = {f"label {i}": p for i, p in enumerate(made["scores"].values(), 1)}
+    if "spans" in made:
+        made["spans"] = [span | {"label": "label"} for span in made["spans"]]
+    return made
 
 
 def request_of(predictor: Predictor, settings: Settings) -> dict[str, Any]:
@@ -62,7 +77,8 @@ def request_of(predictor: Predictor, settings: Settings) -> dict[str, Any]:
     fields = [name for name in FIELDS if name in (*predictor.required, *predictor.optional)]
     one, several = (an_object(dict.fromkeys(fields, kind), predictor.required) for kind in (text, many))
     return {"oneOf": [one, several], "description": f"One text, or up to {settings.max_texts} in a list; lists have the same length. "
-            f"Of a text longer than {settings.max_chars:,} characters the rest is cut off."}
+            f"Of a text longer than {settings.max_chars:,} characters the rest is cut off. All of them may make {settings.max_windows:,} windows "
+            f"of the model and {settings.max_pieces:,} pieces."}
 
 
 def example_of(predictor: Predictor) -> dict[str, str]:
@@ -96,23 +112,26 @@ def describe(predictor: Predictor, settings: Settings, token: bool) -> dict[str,
     text = {"type": "string"}
     schemas = {
         "Request": request_of(predictor, settings),
-        "Prediction": prediction_of(predictor),
+        "Prediction": prediction_of(predictor, token),
         "Predictions": an_object({"predictions": {"type": "array", "items": {"$ref": "#/components/schemas/Prediction"}, "minItems": 1}}),
         "Problem": an_object({"error": an_object({"code": {"type": "string", "enum": list(CODES)}, "message": text, "field": text}, ["code", "message"])}),
         "Status": an_object({"status": text}),
         "Model": an_object({"name": text, "task": text, "labels": {"type": "array", "items": text}, "language": text,
                             "max_length": {"type": "integer"}, "fingerprint": text, "quantisation": {"type": ["string", "null"]},
+                            "runtime": text, "provider": text,
                             "fields": an_object({"required": {"type": "array", "items": text}, "optional": {"type": "array", "items": text}}),
-                            "limits": an_object(dict.fromkeys(("texts", "characters", "bytes", "seconds"), {"type": "number"}))}),
+                            "limits": an_object(dict.fromkeys(LIMITS, {"type": "number"}))}),
     }
     example = example_of(predictor)
     said = answer("A prediction for each text, in their order", "Predictions")
-    said["content"]["application/json"]["example"] = {"predictions": [one | {"truncated": False} for one in predictor.predict([example])]}
+    shown = [without_labels(one) if token else one for one in predictor.predict([example])]
+    said["content"]["application/json"]["example"] = {"predictions": [one | {"truncated": False} for one in shown]}
     predict = {
         "summary": "What the model says of one text or several", "operationId": "predict", "security": guarded,
         "requestBody": {"required": True, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Request"},
                                                                           "example": example}}},
-        "responses": {"200": said, **refusals(status for status in PREDICT if status != 401 or token)},
+        "responses": {"200": said, **refusals(status for status in PREDICT if status != 401 or token),
+                      "431": answer("`bad_request`: the request line and the headers have more than 64 KiB", "Problem")},
     }
 
     def get(name: str, summary: str, responses: dict[str, Any], guard: bool = False) -> dict[str, Any]:

@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bertcourse.runtime import ABOUT, MODEL, About, ModelError, open_session, read_about
-from bertcourse.serving.answers import cut, result
+from bertcourse.runtime import (
+    ABOUT,
+    CONFIG,
+    LONGEST,
+    MODEL,
+    PROVIDERS,
+    TOKENIZER,
+    About,
+    ModelError,
+    open_session,
+    providers_of,
+    read_about,
+    read_file,
+)
+from bertcourse.serving.answers import cut, labelled_words, result
+from bertcourse.serving.batching import Speed
 from bertcourse.serving.tokenizer import Tokenizer
 from bertcourse.tasks import TASK_TYPES, Task
 
 PAIRS = ("pairs", "nli", "similarity")
+CONFIG_OF_TOKENIZER = TOKENIZER[1]
+LONG = 512  # pieces of the longest input that is timed
 FIELDS = ("text", "text_pair", "question", "context")  # what a request may hold
 
 
@@ -35,10 +53,49 @@ def load_task(folder: str | Path) -> tuple[About, Task]:
     if about.task not in TASK_TYPES:
         raise ModelError(f"{folder / ABOUT} says {about.task}, which is no task of ours: export the model again",
                          f"{folder / ABOUT} 里的任务是 {about.task}，我们没有这种任务：请重新导出模型")
-    task = TASK_TYPES[about.task](Tokenizer(folder), about.labels, max_length=about.max_length, lang=about.lang)
-    if about.task == "qa" and about.threshold is not None:
-        task.threshold = about.threshold
+    tokenizer = Tokenizer(folder)
+    check_fit(folder, about, tokenizer)
+    task = TASK_TYPES[about.task](tokenizer, about.labels, max_length=about.max_length, lang=about.lang)
+    for name in ("threshold", "max_answer_length"):
+        if about.task == "qa" and getattr(about, name) is not None:
+            setattr(task, name, getattr(about, name))
     return about, task
+
+
+def check_fit(folder: Path, about: About, tokenizer: Tokenizer) -> None:
+    """Raises `ModelError` for labels that the task cannot have, and for a length that the tokenizer or the model does not allow."""
+    kind = TASK_TYPES[about.task].name
+    if bool(about.labels) == (kind in ("regression", "qa")):
+        has, needs = ("labels", "none") if about.labels else ("no labels", "some")
+        has_zh, needs_zh = ("标签", "不要标签") if about.labels else ("没有标签", "需要标签")
+        raise ModelError(f"{folder / ABOUT} has {has}, and {about.task} needs {needs}: export the model again",
+                         f"{folder / ABOUT} 里{'有' * bool(about.labels)}{has_zh}，而 {about.task} {needs_zh}：请重新导出模型")
+    for name, most in ((CONFIG_OF_TOKENIZER, tokenizer.model_max_length), (CONFIG, positions_of(folder))):
+        if about.max_length > most:
+            raise ModelError(f"{folder / ABOUT} says {about.max_length} for max_length, {name} at most {most}: export the model again",
+                             f"{folder / ABOUT} 里的 max_length 是 {about.max_length}，而按 {name} 最多 {most}：请重新导出模型")
+
+
+def positions_of(folder: Path) -> int:
+    """How many pieces the model has places for, by its config.json; `LONGEST` where that says nothing. Raises `ModelError` if it is broken."""
+    try:
+        found = json.loads(read_file(folder / CONFIG).decode("utf-8"))["max_position_embeddings"]
+    except (FileNotFoundError, KeyError):
+        return LONGEST
+    except (OSError, ValueError, RecursionError, TypeError):
+        raise ModelError(f"{folder / CONFIG} is broken: export the model again", f"{folder / CONFIG} 已损坏：请重新导出模型") from None
+    return found if type(found) is int and found > 0 else LONGEST
+
+
+def check_provider(name: str) -> None:
+    """Raises `ModelError` for one that this ONNX Runtime does not have."""
+    import onnxruntime
+    if PROVIDERS[name] in (found := onnxruntime.get_available_providers()):
+        return
+    known = ", ".join(short for short, long in PROVIDERS.items() if long in found)
+    raise ModelError(f"this ONNX Runtime has no {name}, only {known}: install its package for that device (for cuda: onnxruntime-gpu), or choose "
+                     "another with --provider",
+                     f"这个 ONNX Runtime 不支持 {name}，只有 {known}：请安装适用于该设备的版本（cuda 用 onnxruntime-gpu），或用 --provider 换一个")
 
 
 class Predictor:
@@ -48,12 +105,16 @@ class Predictor:
         self,
         folder: str | Path,  # that `bertcourse export` wrote
         runtime: str = "ort",
-        threads: int = 1,  # within an operator
+        threads: int | None = 1,  # within an operator; None: one for each physical core
+        provider: str = "cpu",  # of `bertcourse.runtime.PROVIDERS`
     ) -> None:
         self.folder = Path(folder)
+        if runtime == "ort" and provider != "cpu":
+            check_provider(provider)
         self.about, self.task = load_task(self.folder)
         self.tokenizer: Tokenizer = self.task.tokenizer
-        self.session = open_session(self.folder / MODEL, runtime, threads=threads, pad_id=self.tokenizer.pad_token_id)
+        self.session = open_session(self.folder / MODEL, runtime, threads=threads, providers=providers_of(provider),
+                                    pad_id=self.tokenizer.pad_token_id)
         self.required, self.optional = fields_of(self.about)
         self._check()
 
@@ -70,6 +131,14 @@ class Predictor:
     def encode(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Inputs of the model, for long texts of NER and QA more than one for each row."""
         return self.task.encode(rows, labelled=False)
+
+    def encode_one(self, row: Mapping[str, Any], number: int) -> list[dict[str, Any]]:
+        """The inputs of one row among others, row `number` of its request."""
+        made = self.encode([row])
+        for one in made:
+            if "example" in one:  # which row a window belongs to
+                one["example"] = number
+        return made
 
     def run(self, inputs: Sequence[Mapping[str, Any]]) -> list[dict[str, np.ndarray]]:
         """One forward pass of all inputs together. Raises `ModelError` if numbers come out that are none."""
@@ -88,8 +157,10 @@ class Predictor:
         """The answers, one for each row: label, probability, scores; score; spans; or answer, start, end, probability."""
         said = self.task.decode(found, rows, inputs)
         made = [result(self.kind, one, row, self.about.lang, scores=True) for one, row in zip(said, rows, strict=True)]
-        for one in made:
+        for one, prediction, row in zip(made, said, rows):
             one.pop("tags", None)  # of words that the caller does not know
+            if self.kind == "ner" and self.task.meaning is None:
+                one["spans"] = labelled_words(prediction, row)
         return made
 
     def too_long(self, row: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]]) -> bool:
@@ -98,8 +169,8 @@ class Predictor:
         if self.about.task == "ner":
             return False  # windows
         if self.about.task == "qa":
-            question = row["question"].strip()
-            return 2 * len(question) >= longest and count(question, add_special_tokens=False) > longest // 2
+            question, room = row["question"].strip(), self.task.question_room
+            return len(question.encode()) >= room and count(question, add_special_tokens=False) > room
         if len(inputs[0]["input_ids"]) < longest:
             return False
         return count(*row.values()) > longest
@@ -111,18 +182,53 @@ class Predictor:
         return self.decode(rows, inputs, self.run(inputs))
 
     @property
+    def long_text(self) -> str:
+        """A text as long as the model reads at once, or nearly so."""
+        return " ".join(["ok"] * min(self.about.max_length, LONG))
+
+    def texts_of(self, text: str) -> dict[str, str]:
+        """A request with this text in every field."""
+        return dict.fromkeys(self.required, text)
+
+    def measure(self) -> Speed:
+        """Seconds of a short and of a long input, each the best of a few passes."""
+        took = {}
+        for text, passes in (("ok", 5), (self.long_text, 2)):
+            inputs = self.encode([self.row(self.texts_of(text))])[:1]
+            times = []
+            for _ in range(passes):
+                begin = time.perf_counter()
+                self.run(inputs)
+                times.append(time.perf_counter() - begin)
+            took[len(inputs[0]["input_ids"])] = min(times)
+        (short, fast), (long, slow) = [*took.items()][0], [*took.items()][-1]
+        piece = max(slow - fast, 0.05 * slow) / max(long - short, 1)
+        return Speed(max(fast - short * piece, 0.0), piece)
+
+    @property
     def kind(self) -> str:
         """The kind of answer, by the names of `bertcourse predict`."""
         if self.about.task in ("ner", "qa"):
             return self.about.task
         return "regression" if not self.about.labels else "classification"
 
+    def _check_outputs(self) -> None:
+        """Raises `ModelError` if the model gives another number of scores than there are labels."""
+        found = self.run(self.encode([self.row(self.texts_of("ok"))]))[0]
+        if "logits" not in found:
+            return
+        scores, labels = found["logits"].shape[-1], len(self.about.labels) or 1
+        if scores != labels:
+            raise ModelError(f"{self.folder / ABOUT} has {len(self.about.labels)} labels, {MODEL} gives {scores} scores: export the model again",
+                             f"{self.folder / ABOUT} 里有 {len(self.about.labels)} 个标签，{MODEL} 却给出 {scores} 个分数：请重新导出模型")
+
     def _check(self) -> None:
         """Run every kind of batch once: memory is taken, kernels are chosen, and what does not fit together shows."""
-        texts = {name: "ok" for name in self.required}
         try:
+            self._check_outputs()
             for size in (1, 2, 8):
-                self.predict([texts] * size)
+                self.predict([self.texts_of("ok")] * size)
+            self.predict([self.texts_of(self.long_text)])
         except ModelError:
             raise
         except Exception as error:

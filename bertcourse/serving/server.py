@@ -8,6 +8,7 @@ import json
 import logging
 import mmap
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -16,22 +17,24 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from bertcourse.runtime import ModelError
-from bertcourse.serving.inputs import problem
-from bertcourse.serving.logs import log, set_up
-from bertcourse.serving.settings import Settings
+from bertcourse.serving.inputs import LONGEST_HEAD, Problem, head_too_large, problem
+from bertcourse.serving.logs import log, set_up, writer
+from bertcourse.serving.settings import HEADERS, Settings
 
 if TYPE_CHECKING:
-    from bertcourse.serving.web import Edge
+    from bertcourse.serving.web import Edge, Service
 
-LONGEST_HEAD = 65_536  # bytes of request line and headers
+PART = 4_096  # bytes that are given to the parser at a time
 BOOT = 120  # seconds that a worker may take to load its model, or not to answer gunicorn
 PAUSE = 5.0  # seconds before a worker that could not load its model is tried again
 
@@ -39,12 +42,14 @@ PAUSE = 5.0  # seconds before a worker that could not load its model is tried ag
 class Connection(HttpToolsProtocol):
     """A connection that has to deliver a request in time and with a head of a sensible size."""
 
-    read_timeout = 10.0  # a class of its own is made with the settings'
+    read_timeout = 10.0  # a class of its own is made with the settings' and the service
+    service: Service
 
     def connection_made(self, transport: Any) -> None:
         """A client has come: it may not just sit there."""
         super().connection_made(transport)
-        self._refused = False
+        self._refused = self._upgrading = self._half_closed = False
+        self._last_words: Callable[[], None] | None = None  # a refusal that has to wait for the answers before it
         self._head = 0  # bytes since the request began, -1 when its head is complete
         self._limit: asyncio.TimerHandle | None = None
         self._start_clock()
@@ -55,43 +60,135 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Some bytes of a request."""
-        if self._refused:
-            return
-        if self._head >= 0:
-            self._head += len(data)
-        super().data_received(data)
-        if self._head > LONGEST_HEAD and not self.transport.is_closing():
-            self.refuse(431, "the request line and the headers have more than 64 KiB: send fewer")
+        """Some bytes of a request; in parts, because the parser does not say where in them a head begins."""
+        self._unset_keepalive_if_required()
+        for begin in range(0, len(data), PART):
+            part = data[begin:begin + PART]
+            if self._refused or self.transport.is_closing():
+                return
+            if self._head >= 0:
+                self._head += len(part)
+            try:
+                self.parser.feed_data(part)
+            except httptools.HttpParserError:
+                self.send_400_response("")
+            except httptools.HttpParserUpgrade as stop:
+                return self._ignore_upgrade(data[begin + stop.args[0]:])
+            if self._head > LONGEST_HEAD and not self._refused:  # and there is no end of it in sight
+                self.refuse(head_too_large())
+
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """Read a request that asks for another protocol as one that does not (RFC 9110, 7.8): its body is still to come.
+
+        The parser takes such a request for complete after its head and everything behind it for the other protocol. uvicorn would
+        then lose the body, and read one that comes in a second packet as the next request.
+        """
+        self._upgrading = False
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            return self.send_400_response("")
+        head = [b"%s %s HTTP/%s\r\n" % (method, self.url, self.parser.get_http_version().encode())]
+        for name, value in self.headers:
+            if name == b"connection":
+                kept = [token.strip() for token in value.split(b",") if token.strip().lower() not in (b"upgrade", b"http2-settings")]
+                value = b", ".join(kept) or b"keep-alive"
+            if name not in (b"upgrade", b"http2-settings"):
+                head.append(b"%s: %s\r\n" % (name, value))
+        self.parser = httptools.HttpRequestParser(self)
+        self._head = 0
+        self.data_received(b"".join([*head, b"\r\n", rest]))
+
+    def eof_received(self) -> bool:
+        """The client sends nothing more. Whoever has asked still gets an answer; true keeps the connection open until then.
+
+        A client that hangs up looks the same: by `hung_up` in the scope its requests wait for those of the others.
+        """
+        self._half_closed = True
+        if self._last_words or self._drop_incomplete():
+            return True
+        return self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body
+
+    def on_response_complete(self) -> None:
+        """An answer is written; was it the last one?"""
+        last = not self.pipeline
+        super().on_response_complete()
+        if last and self._last_words:
+            self._last_words()
+        elif last and self._half_closed:
+            self.transport.close()
 
     def on_message_begin(self) -> None:
         """The first byte of a request."""
         super().on_message_begin()
+        self.scope["hung_up"] = lambda: self._half_closed
         self._start_clock()
 
     def on_headers_complete(self) -> None:
         """The head is there."""
         self._head = -1
-        super().on_headers_complete()
+        self._upgrading = self.parser.should_upgrade()
+        if self._refused or self._upgrading:
+            return
+        if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > LONGEST_HEAD:
+            self.refuse(head_too_large())
+        else:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body."""
+        if not self._refused:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         """All of the request is there."""
+        if self._upgrading or self._refused:
+            return
         self._stop_clock()
         self._head = 0
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         """What is no HTTP."""
-        self.refuse(400, "this is no HTTP request that can be read: send HTTP/1.1")
+        self.refuse(problem("bad_request", "this is no HTTP request that can be read: send HTTP/1.1"))
 
-    def refuse(self, status: int, message: str) -> None:
-        """Answer without the application, and close: at once for writing, and for reading when the client has read the answer."""
-        body = json.dumps(problem("bad_request", message).content()).encode()
-        head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+    def refuse(self, fault: Problem) -> None:
+        """Answer without the application, after the answers that are on their way, and close."""
         self._refused = True
-        self.transport.write(head.encode() + body)
-        self.transport.write_eof()
-        self._start_clock()
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            if self._drop_incomplete() or not cycle.more_body:
+                self._last_words = partial(self._say, fault)
+                return
+            cycle.scope["refused"] = True  # this is the answer to it
+            cycle.disconnected = True
+            cycle.message_event.set()  # the application need not wait for its body
+        self._say(fault)
+
+    def _drop_incomplete(self) -> bool:
+        """Forget a request that waits behind another one and will never be complete; is there one?"""
+        if not (self.pipeline and self.pipeline[0][0] is self.cycle and self.cycle.more_body):
+            return False
+        self.pipeline.popleft()
+        return True
+
+    def _say(self, fault: Problem) -> None:
+        """Write a refusal; the connection ends at once for writing, and for reading when the client has read it."""
+        self._last_words = None
+        if self.transport.is_closing():
+            return
+        known = secrets.token_hex(8)
+        body = json.dumps(fault.content()).encode()
+        lines = [f"HTTP/1.1 {fault.status} {HTTPStatus(fault.status).phrase}", "content-type: application/json", f"content-length: {len(body)}",
+                 "connection: close", f"x-request-id: {known}", *(f"{name.decode()}: {value.decode()}" for name, value in HEADERS)]
+        self.transport.write("\r\n".join([*lines, "", ""]).encode() + body)
+        if self._half_closed:
+            self.transport.close()
+        else:
+            self.transport.write_eof()
+            self._unset_keepalive_if_required()
+            self._start_clock()
+        self.service.metrics.errors.labels(fault.code).inc()
+        self.service.record(known, "unknown", fault.status, 0.0, code=fault.code)
 
     def _start_clock(self) -> None:
         self._stop_clock()
@@ -123,10 +220,14 @@ class Shares:
             self._counts[slot] = self.ABSENT
 
     def enter(self, worker: Any) -> int:
-        """A slot for a worker, in the process that starts it."""
+        """A slot for a worker, in the process that starts it; it counts when it is ready."""
         self._slots[worker] = slot = min({*range(len(self._counts))} - {*self._slots.values()}, default=0)
-        self._counts[slot] = 0
+        self._counts[slot] = self.ABSENT
         return slot
+
+    def is_ready(self, worker: Any) -> bool:
+        """Does a worker accept connections?"""
+        return self._counts[self._slots[worker]] != self.ABSENT
 
     def leave(self, worker: Any) -> None:
         """That worker is gone."""
@@ -150,6 +251,7 @@ class Door:
                  slot: int) -> None:
         self.listeners, self._make, self._connections, self._shares, self._slot = listeners, make, connections, shares, slot
         self._loop, self._tasks = asyncio.get_running_loop(), set()
+        self._ahead()  # from now on the others know of it
         for listener in listeners:
             listener.setblocking(False)
             self._loop.add_reader(listener, self._knock, listener)
@@ -213,7 +315,7 @@ class Server(uvicorn.Server):
     def __init__(self, settings: Settings, app: Edge, shares: Shares | None = None, slot: int = 0, **more: Any) -> None:
         self.settings, self.service, self.shares, self.slot = settings, app.service, shares, slot
         self.door: Door | None = None
-        self.protocol = type("Connection", (Connection,), {"read_timeout": settings.read_timeout})
+        self.protocol = type("Connection", (Connection,), {"read_timeout": settings.read_timeout, "service": app.service})
         super().__init__(uvicorn.Config(
             app, http=self.protocol, ws="none", lifespan="on", log_config=None, access_log=False, server_header=False, proxy_headers=False,
             timeout_keep_alive=settings.keep_alive, timeout_graceful_shutdown=int(settings.timeout + settings.read_timeout) + 1, **more))
@@ -265,17 +367,29 @@ def make_app(settings: Settings) -> Edge:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # one core for each worker
     from bertcourse.serving.predictor import Predictor
     from bertcourse.serving.web import Service
-    return Service(settings, Predictor(settings.folder, settings.runtime, settings.threads)).app()
+    return Service(settings, Predictor(settings.folder, settings.runtime, settings.threads, settings.provider)).app()
 
 
 def run_alone(settings: Settings, listener: socket.socket, app: Edge) -> None:
     """Serve in this process until SIGTERM or SIGINT."""
-    set_up()
     before = signal.signal(signal.SIGTERM, lambda number, frame: None)  # uvicorn raises it again when all is done
+    hang_up = getattr(signal, "SIGHUP", None)  # not on Windows
+    if hang_up and signal.getsignal(hang_up) is signal.SIG_DFL:  # else `nohup`
+        signal.signal(hang_up, end_gracefully if sys.stderr.isatty() else ignore_hang_up)
     try:
         Server(settings, app).run([listener])
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def end_gracefully(number: int, frame: Any) -> None:
+    """The terminal in which it was started is closed."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def ignore_hang_up(number: int, frame: Any) -> None:
+    """A single process has nobody to take its place while it loads the model again."""
+    log("hang_up_ignored", logging.WARNING, why="a single process cannot be replaced without a gap: use --workers 2, or restart it")
 
 
 # --- several workers ----------------------------------------------------------------------------------------------
@@ -283,18 +397,19 @@ def run_alone(settings: Settings, listener: socket.socket, app: Edge) -> None:
 CHECK = "import sys; from bertcourse.serving.server import check; check(*sys.argv[1:])"
 
 
-def check(folder: str, runtime: str) -> None:
+def check(folder: str, runtime: str, provider: str) -> None:
     """In a process of its own: can the model be loaded? Prints the two sentences of its `ModelError` as JSON."""
     from bertcourse.serving.predictor import Predictor
     try:
-        Predictor(folder, runtime)
+        Predictor(folder, runtime, provider=provider)
     except ModelError as error:
         print(json.dumps([error.en, error.zh]))
 
 
 def check_apart(settings: Settings) -> None:
     """Load the model once, in a process that ends: the one that forks workers must not have threads. Raises `ModelError`."""
-    done = subprocess.run([sys.executable, "-c", CHECK, settings.folder, settings.runtime], capture_output=True, text=True, encoding="utf-8")
+    line = [sys.executable, "-c", CHECK, settings.folder, settings.runtime, settings.provider]
+    done = subprocess.run(line, capture_output=True, text=True, encoding="utf-8")
     if done.returncode:
         why = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1][:200]
         raise ModelError(f"the model in {settings.folder} cannot be loaded ({why}): export it again",
@@ -306,6 +421,7 @@ def check_apart(settings: Settings) -> None:
 def run_workers(settings: Settings, listener: socket.socket) -> int:
     """Serve with several processes until SIGTERM or SIGINT; gunicorn's exit code."""
     from gunicorn.app.base import BaseApplication
+    from gunicorn.arbiter import Arbiter
     from gunicorn.glogging import Logger
     from gunicorn.workers.base import Worker
 
@@ -324,7 +440,8 @@ def run_workers(settings: Settings, listener: socket.socket) -> int:
         def init_signals(self) -> None:
             for number in self.SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
-            signal.signal(signal.SIGTERM, lambda number, frame: None)
+            signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))  # while it loads the model
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the master's, and a terminal that is closed tells all processes
             signal.signal(signal.SIGQUIT, lambda number, frame: os._exit(0))  # the quick end: Ctrl-C
 
         def run(self) -> None:
@@ -332,10 +449,58 @@ def run_workers(settings: Settings, listener: socket.socket) -> int:
                 self.notify()
                 server.should_exit |= os.getppid() != self.ppid  # gunicorn is gone, and nobody would end this process
             server = Server(settings, self.wsgi, shares, self.slot, callback_notify=notify, timeout_notify=5)
-            server.run(self.sockets)
+            signal.signal(signal.SIGTERM, lambda number, frame: None)  # uvicorn raises it again when all is done
+            try:
+                server.run(self.sockets)
+            finally:
+                writer().flush()
+
+    class Master(Arbiter):
+        """gunicorn's master. On SIGHUP it replaces the workers one after the other, each when the one for it is ready.
+
+        gunicorn itself ends all old ones at once: until the new ones have loaded the model, nobody would answer.
+        """
+
+        outgoing: list[Any] = []  # workers to be replaced, the oldest first
+        incoming: Any = None  # that loads the model
+        leaving: Any = None  # that answers its last requests
+
+        def handle_hup(self) -> None:
+            if in_terminal:  # which is closed
+                raise StopIteration
+            self.outgoing = [worker for worker in sorted(self.WORKERS.values(), key=lambda worker: worker.age)
+                             if worker not in (self.incoming, self.leaving)]
+            log("replacing_workers", workers=len(self.outgoing))
+
+        def handle_usr2(self) -> None:
+            log("signal_ignored", logging.WARNING, signal="SIGUSR2", why="SIGHUP replaces the workers")
+
+        def wait_for_signals(self, timeout: float = 1.0) -> list[int]:
+            return super().wait_for_signals(0.1 if self.outgoing or self.incoming or self.leaving else timeout)
+
+        def manage_workers(self) -> None:
+            living = list(self.WORKERS.values())
+            self.outgoing = [worker for worker in self.outgoing if worker in living]
+            if self.leaving not in living:
+                self.leaving = None
+            if self.incoming and self.incoming not in living:
+                log("replacing_failed", logging.ERROR, why="a new worker could not load the model: the old ones go on")
+                self.outgoing, self.incoming = [], None
+            elif self.incoming and shares.is_ready(self.incoming):
+                self.incoming = None
+                if self.outgoing:
+                    self.leaving = self.outgoing.pop(0)
+                    self.kill_worker(self.leaving.pid, signal.SIGTERM)
+            elif self.outgoing and not self.incoming and not self.leaving:
+                self.incoming = self.WORKERS[self.spawn_worker()]
+            if not (self.incoming or self.leaving):
+                super().manage_workers()
 
     class Application(BaseApplication):
         """What gunicorn is to run."""
+
+        def run(self) -> None:
+            Master(self).run()
 
         def load_config(self) -> None:
             for name, value in {
@@ -362,7 +527,8 @@ def run_workers(settings: Settings, listener: socket.socket) -> int:
         forget(worker.pid, folder)
         log("worker_ended", worker=worker.pid)
 
-    shares = Shares(2 * settings.workers + 8)  # while SIGHUP replaces workers there are twice as many
+    shares = Shares(2 * settings.workers + 8)  # while SIGHUP replaces workers there is one more; some may be about to end
+    in_terminal = sys.stderr.isatty()
     bind = f"fd://{listener.detach()}"
     folder = Path(tempfile.mkdtemp(prefix="bertcourse-metrics-"))
     os.environ[FOLDER] = str(folder)

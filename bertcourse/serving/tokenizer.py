@@ -13,11 +13,23 @@ from typing import Any
 
 import tokenizers
 
-from bertcourse.runtime import ModelError
+from bertcourse.runtime import LONGEST, TOKENIZER, ModelError, read_file
 
-FILE, CONFIG = "tokenizer.json", "tokenizer_config.json"
+FILE, CONFIG = TOKENIZER
 STRATEGIES = {True: "longest_first", "only_second": "only_second"}
 COLUMNS = {"input_ids": "ids", "token_type_ids": "type_ids", "offset_mapping": "offsets"}  # transformers' names, tokenizers'
+
+
+def read_text(folder: Path, name: str) -> str:
+    """A file of a folder. Raises `ModelError` for one that is not there or cannot be read."""
+    try:
+        return read_file(folder / name).decode("utf-8")
+    except FileNotFoundError:
+        raise ModelError(f"{folder} holds no {name}: export the model again", f"{folder} 里没有 {name}：请重新导出模型") from None
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise ModelError(f"{folder / name} cannot be read ({why}): export the model again",
+                         f"{folder / name} 无法读取（{why}）：请重新导出模型") from None
 
 
 class Encoded:
@@ -54,19 +66,18 @@ class Tokenizer:
     def __init__(self, folder: str | Path) -> None:
         folder = Path(folder)
         try:
-            self._text = (folder / FILE).read_text(encoding="utf-8")
-            config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+            self._text = read_text(folder, FILE)
+            config = json.loads(read_text(folder, CONFIG))
             plain = tokenizers.Tokenizer.from_str(self._text)
-        except FileNotFoundError as error:
-            name = Path(error.filename).name
-            raise ModelError(f"{folder} holds no {name}: export the model again", f"{folder} 里没有 {name}：请重新导出模型") from None
-        except Exception as error:  # tokenizers raises bare Exception
+            pad = config.get("pad_token") or "[PAD]"
+            self.pad_token_id = plain.token_to_id(pad["content"] if isinstance(pad, dict) else pad) or 0
+            self.model_max_length = min(int(config.get("model_max_length") or 512), LONGEST)
+        except (ModelError, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # tokenizers raises bare Exception, and its Rust code panics
             why = str(error).replace("\n", " ")[:120]
             raise ModelError(f"the tokenizer in {folder} is damaged ({why}): export the model again",
                              f"{folder} 里的分词器已损坏（{why}）：请重新导出模型") from None
-        pad = config.get("pad_token") or "[PAD]"
-        self.pad_token_id = plain.token_to_id(pad["content"] if isinstance(pad, dict) else pad) or 0
-        self.model_max_length = int(config.get("model_max_length") or 512)
         plain.no_padding()
         plain.no_truncation()
         self._plain = plain
@@ -75,6 +86,10 @@ class Tokenizer:
     def __len__(self) -> int:
         """Pieces that it knows, added ones included."""
         return self._plain.get_vocab_size()
+
+    def num_special_tokens_to_add(self, pair: bool = False) -> int:
+        """Pieces that a text or a pair gets beside its own, such as [CLS] and [SEP]."""
+        return self._plain.num_special_tokens_to_add(pair)
 
     def _for(self, strategy: str, length: int, stride: int) -> tokenizers.Tokenizer:
         """The tokenizer that cuts in this way."""

@@ -9,11 +9,11 @@ import hmac
 import json
 import logging
 import math
-import os
 import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from typing import Any
 
@@ -24,29 +24,30 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from bertcourse.runtime import ModelError
-from bertcourse.serving.batching import Batcher, Full, Hooks, Stopped
+from bertcourse.serving.batching import Batcher, Full, Hooks, Stopped, TooMuch, pieces_of
 from bertcourse.serving.docs import page as docs_page
 from bertcourse.serving.inputs import Problem, problem, read_json, read_request
-from bertcourse.serving.logs import log, log_request, places
+from bertcourse.serving.inputs import Request as Asked
+from bertcourse.serving.logs import log, log_request, places, writer
 from bertcourse.serving.metrics import Metrics
 from bertcourse.serving.openapi import describe
 from bertcourse.serving.predictor import Predictor
-from bertcourse.serving.settings import TOKEN, Settings
+from bertcourse.serving.settings import HEADERS, LOOPBACK, Settings, read_token
 
 GUARDED = ("/predict", "/model", "/metrics")
 PAGES = {"/": ("try.html", "text/html"), "/static/try.js": ("try.js", "text/javascript"), "/static/style.css": ("style.css", "text/css")}
 STALLED = 60.0  # seconds after which a batch that does not end means that the process is sick
-LOOPBACK = ("localhost", "127.0.0.1", "::1", "[::1]")
-HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]  # of every answer
-PAGE_HEADERS = {  # and of those that a browser shows
+PAGE_HEADERS = {  # of those that a browser shows
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
                                "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "x-frame-options": "DENY", "referrer-policy": "no-referrer", "cross-origin-resource-policy": "same-origin",
 }
+ONCE = (b"host", b"content-type", b"authorization")  # headers of which nobody could say which one counts
 ID, HOST = re.compile(r"[\w.-]{1,64}", re.ASCII), re.compile(r"[\w.:\[\]-]{1,255}", re.ASCII)
 GONE = 499  # nobody reads this status: nginx's number for a client that hung up, for log and counters
 LINGER = 1.0  # seconds in which a body that is too large is still read: who is sending would else lose the answer with the connection
 BIG = 20_000  # characters of a request that are not cut into pieces in the event loop, where they would hold up the others
+CROWD = 8  # such requests that wait for the one thread that cuts them; more are refused
 
 Scope, Receive, Send = dict[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]
 
@@ -56,16 +57,24 @@ def answer(content: Any, status: int = 200, headers: Mapping[str, str] | None = 
     return Response(json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode(), status, headers, "application/json")
 
 
+def length_of(request: Request) -> int:
+    """The bytes of a body as its head has them; 0 if it does not say."""
+    length = request.headers.get("content-length", "")
+    return int(length) if length.isascii() and length.isdigit() else 0
+
+
 class Service:
     """One process of the service."""
 
     def __init__(self, settings: Settings, predictor: Predictor) -> None:
         self.settings, self.predictor = settings, predictor
-        self.token = os.environ.get(TOKEN, "")
+        self.token = read_token()
         self.metrics, self.log_all = Metrics(), settings.log == "requests"
         self.draining = False
         hooks = Hooks(batch=self._count_batch, queue=self.metrics.queue.set)
-        self.batcher = Batcher(predictor, settings.max_batch, settings.max_wait_ms / 1000, settings.max_queue, settings.timeout, hooks)
+        self.batcher = Batcher(predictor, settings.max_batch, settings.max_wait_ms / 1000, settings.max_queue, settings.timeout, hooks,
+                               predictor.measure())
+        self._cutting, self._big = ThreadPoolExecutor(1, "cutting"), 0  # the thread that cuts large requests into pieces, and how many wait for it
         self.described = describe(predictor, settings, bool(self.token))
         folder = files("bertcourse.serving") / "pages"
         self._pages = {path: ((folder / name).read_bytes(), kind) for path, (name, kind) in PAGES.items()}
@@ -79,15 +88,16 @@ class Service:
     async def predict(self, request: Request) -> Response:
         """`POST /predict`."""
         with self._refusals():
-            self.batcher.check()  # before the body is even looked at: under overload it is the refusals that cost
+            self.batcher.check(length_of(request))  # before the body is even looked at: under overload it is the refusals that cost
         body = await self._body(request)
         asked = read_request(read_json(body), self.predictor.required, self.predictor.optional, self.settings.max_texts, self.settings.max_chars)
         if sum(len(text) for row in asked.texts for text in row.values()) > BIG:
-            rows, inputs, truncated = await asyncio.to_thread(self._prepare, asked.texts, asked.cut)
+            rows, inputs, truncated = await self._prepare_apart(asked)
         else:
             rows, inputs, truncated = self._prepare(asked.texts, asked.cut)
         with self._refusals():
-            said = await self.batcher.answer(rows, inputs, request.receive)  # which says nothing more until the connection is lost
+            # `receive` says nothing more until the connection is lost.
+            said = await self.batcher.answer(rows, inputs, request.receive, request.scope.get("hung_up", bool), len(body))
         request.state.texts = len(said)
         self.metrics.texts.inc(len(said))
         self.metrics.truncated.inc(sum(truncated))
@@ -101,6 +111,8 @@ class Service:
         except Full as full:
             raise problem("queue_full", f"too many requests wait: try again in {math.ceil(full.seconds)} s",
                           Retry_After=str(math.ceil(full.seconds))) from None
+        except TooMuch as much:
+            raise self._too_much(f"would take about {math.ceil(much.seconds)} s, one may take {self.settings.timeout / 2:g}") from None
         except Stopped:
             raise problem("stopping", "the service is being stopped: ask another replica", Retry_After="1") from None
         except TimeoutError:
@@ -110,21 +122,48 @@ class Service:
             log("model_failed", logging.ERROR, error=error.en)
             raise problem("model_failed", "the model gave no usable answer: tell whoever runs this service") from None
 
+    async def _prepare_apart(self, asked: Asked) -> tuple[list[Any], list[Any], list[bool]]:
+        """The same in a thread, one request after the other. Raises `Problem`."""
+        if self._big >= CROWD:
+            raise problem("queue_full", "too many large requests wait: try again in 1 s", Retry_After="1")
+        self._big += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._cutting, self._prepare, asked.texts, asked.cut)
+        finally:
+            self._big -= 1
+
     def _prepare(self, texts: list[dict[str, str]], cut: list[bool]) -> tuple[list[Any], list[Any], list[bool]]:
-        """Rows, their inputs, and of which texts a part is lost."""
-        rows = [self.predictor.row(one) for one in texts]
-        inputs = self.predictor.encode(rows)
-        if self.predictor.kind in ("ner", "qa"):  # several inputs for a long text, none of which loses any of it
-            lost = [self.predictor.too_long(row, ()) for row in rows]
-        else:
-            lost = [self.predictor.too_long(row, [one]) for row, one in zip(rows, inputs, strict=True)]
-        return rows, inputs, [a or b for a, b in zip(cut, lost)]
+        """Rows, their inputs, and of which texts a part is lost. Raises `Problem` as soon as it is more work than a request may make."""
+        rows, inputs, lost = [], [], []
+        pieces = 0
+        for number, (text, is_cut) in enumerate(zip(texts, cut)):
+            row = self.predictor.row(text)
+            made = self.predictor.encode_one(row, number)
+            pieces += pieces_of(made)
+            rows.append(row)
+            inputs += made
+            lost.append(is_cut or self.predictor.too_long(row, made))
+            self._check_work(len(inputs), pieces)
+        return rows, inputs, lost
+
+    def _check_work(self, windows: int, pieces: int) -> None:
+        """Raises `Problem` for more than one request may ask of the model."""
+        settings, seconds = self.settings, self.batcher.seconds(windows, pieces)
+        if windows > settings.max_windows:
+            raise self._too_much(f"makes more than {settings.max_windows:,} windows of the model")
+        if pieces > settings.max_pieces:
+            raise self._too_much(f"makes more than {settings.max_pieces:,} pieces")
+        if windows > 1 and seconds > settings.timeout / 2:
+            raise self._too_much(f"would take more than {settings.timeout / 2:g} s")
+
+    def _too_much(self, what: str) -> Problem:
+        """A request that nobody could answer in time, however often it is sent."""
+        return problem("too_much_work", f"the request {what}: send fewer or shorter texts at a time")
 
     async def _body(self, request: Request) -> bytes:
         """The bytes of a request. Raises `Problem`."""
         most, patience = self.settings.max_body, self.settings.read_timeout
-        length = request.headers.get("content-length", "0")
-        too_large = length.isascii() and length.isdigit() and int(length) > most
+        too_large = length_of(request) > most
         parts, size = [], 0
         try:
             async with asyncio.timeout(min(patience, LINGER) if too_large else patience) as limit:
@@ -147,6 +186,9 @@ class Service:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
             raise problem("wrong_content_type", f"Content-Type is {kind[:40] or 'missing'}: send application/json")
+        coded = ",".join(request.headers.getlist("content-encoding") + request.headers.getlist("transfer-encoding")).lower()
+        if coding := [name for name in map(str.strip, coded.split(",")) if name not in ("", "identity", "chunked")]:
+            raise problem("wrong_content_encoding", f"the body is encoded as {coding[0][:40]}: send it as it is", Accept_Encoding="identity")
         return b"".join(parts)
 
     async def health(self, request: Request) -> Response:
@@ -171,9 +213,11 @@ class Service:
         about, limits = self.predictor.about, self.settings
         return answer({
             "name": limits.name, "task": about.task, "labels": list(about.labels), "language": about.lang, "max_length": about.max_length,
-            "fingerprint": about.sha256, "quantisation": (about.quantisation or {}).get("method"),
+            "fingerprint": about.fingerprint, "quantisation": (about.quantisation or {}).get("method"),
+            "runtime": self.predictor.session.runtime, "provider": self.predictor.session.providers[0],
             "fields": {"required": list(self.predictor.required), "optional": list(self.predictor.optional)},
-            "limits": {"texts": limits.max_texts, "characters": limits.max_chars, "bytes": limits.max_body, "seconds": limits.timeout},
+            "limits": {"texts": limits.max_texts, "characters": limits.max_chars, "bytes": limits.max_body, "windows": limits.max_windows,
+                       "pieces": limits.max_pieces, "seconds": limits.timeout},
         })
 
     async def show_metrics(self, request: Request) -> Response:
@@ -198,6 +242,15 @@ class Service:
         content, kind = self._pages[request.url.path]
         return Response(content, headers=PAGE_HEADERS, media_type=kind)
 
+    def record(self, known: str, path: str, status: int, seconds: float, method: str = "", code: str | None = None, texts: int = 0) -> None:
+        """Count an answer and log it."""
+        self.metrics.requests.labels(path, str(status)).inc()
+        if path == "/predict":
+            self.metrics.latency.observe(seconds)
+        if self.log_all or status >= 500:
+            more = {name: value for name, value in (("method", method), ("code", code), ("texts", texts)) if value}
+            log_request(id=known, path=path, status=status, ms=round(1000 * seconds, 2), **more)
+
     # --- the application ---
 
     @contextlib.asynccontextmanager
@@ -206,6 +259,7 @@ class Service:
         await self.batcher.start()
         gc.collect()
         gc.freeze()  # what is there now stays: no collection need look at it again
+        writer().on_drop = self.metrics.unlogged.inc
         self.metrics.ready.set(1)
         log("ready", model=self.settings.name, task=self.predictor.about.task)
         try:
@@ -213,6 +267,7 @@ class Service:
         finally:
             self.metrics.ready.set(0)
             await self.batcher.stop()
+            self._cutting.shutdown(wait=False)
             log("stopped")
 
     def app(self) -> Edge:
@@ -262,7 +317,7 @@ class Edge:
             await self.inner(scope, receive, send)
             return
         begin = time.perf_counter()
-        headers = {name: value for name, value in scope["headers"] if name in (b"host", b"authorization", b"x-request-id")}
+        headers = dict(scope["headers"])
         given = headers.get(b"x-request-id", b"").decode("latin-1")
         known = given if ID.fullmatch(given) else secrets.token_hex(8)
         scope["state"] = state = {"id": known, "code": None, "texts": 0}
@@ -278,7 +333,7 @@ class Edge:
             await send(message)
 
         try:
-            if refused := self._refusal(scope["path"], headers):
+            if refused := self._refusal(scope, headers):
                 state["code"] = refused.code
                 self.service.metrics.errors.labels(refused.code).inc()
                 await answer(refused.content(), refused.status, refused.headers)(scope, receive, sending)
@@ -287,25 +342,24 @@ class Edge:
         except Exception as error:  # ours, and nobody outside learns what it was
             log("internal_error", logging.ERROR, id=known, error=type(error).__name__, at=places(error.__traceback__))
         finally:
-            self._record(scope, known, status or GONE, time.perf_counter() - begin, state)
+            if "refused" not in scope:  # what was no HTTP in the middle of its body has been recorded by the connection
+                path = scope["path"] if scope["path"] in self.paths else "unknown"  # which may hold what somebody wrote
+                self.service.record(known, path, status or GONE, time.perf_counter() - begin, scope["method"], state["code"], state["texts"])
 
-    def _refusal(self, path: str, headers: Mapping[bytes, bytes]) -> Problem | None:
+    def _refusal(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Problem | None:
         """What is wrong before anything is read."""
+        if len(headers) < len(scope["headers"]):
+            names = [name for name, _ in scope["headers"]]
+            if twice := [name for name in ONCE if names.count(name) > 1]:
+                return problem("bad_request", f"there are several headers {twice[0].decode()}: send one")
+        if b"host" not in headers and scope["http_version"] == "1.1":
+            return problem("bad_request", "there is no header host: HTTP/1.1 has one")
         host = headers.get(b"host", b"").decode("latin-1").lower()
         name = host if host.endswith("]") else host.rpartition(":")[0] or host
         if self.local and name not in LOOPBACK:  # a page elsewhere whose name was made to point here
             return problem("bad_request", "the Host header does not name this machine: ask 127.0.0.1 or localhost")
         token = self.service.token
-        if token and path in GUARDED and not hmac.compare_digest(headers.get(b"authorization", b""), b"Bearer " + token.encode()):
+        scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+        if token and scope["path"] in GUARDED and not (scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(), token.encode())):
             return problem("unauthorized", "the bearer token is missing or wrong: send Authorization: Bearer …", WWW_Authenticate="Bearer")
         return None
-
-    def _record(self, scope: Scope, known: str, status: int, seconds: float, state: Mapping[str, Any]) -> None:
-        """Count it and log it; an unknown path may hold what somebody wrote."""
-        service, path = self.service, scope["path"] if scope["path"] in self.paths else "unknown"
-        service.metrics.requests.labels(path, str(status)).inc()
-        if path == "/predict":
-            service.metrics.latency.observe(seconds)
-        if service.log_all or status >= 500:
-            more = {name: value for name, value in (("code", state["code"]), ("texts", state["texts"])) if value}
-            log_request(id=known, method=scope["method"], path=path, status=status, ms=round(1000 * seconds, 2), **more)

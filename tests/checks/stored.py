@@ -9,6 +9,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from bertcourse.languages import LANGUAGES
+
+from . import outputs as compared
 from . import reading
 from .planting import KERNELSPEC
 
@@ -122,6 +125,8 @@ def form(notebook: dict, name: str) -> Complaints:
             yield f"{where}: has an execution count; run nbdev_clean"
         if cell["metadata"].keys() - {"tags"}:
             yield f"{where}: has metadata {sorted(cell['metadata'])}; run nbdev_clean"
+        if unknown := set(cell["metadata"].get("tags", [])) - {*compared.TAGS, *LANGUAGES}:
+            yield f"{where}: has the tag {min(unknown)!r}; the tags that mean something are {', '.join([*compared.TAGS, *LANGUAGES])}"
     for id, count in Counter(cell.get("id") for cell in notebook["cells"]).items():
         if count > 1:
             yield f"{name}#{id}: {count} cells have this id"
@@ -238,10 +243,23 @@ def hidden_names(notebook: dict, name: str) -> Complaints:
         seen |= _top_level(module.body)
 
 
+def storable(notebook: dict, name: str) -> Complaints:
+    """Outputs are stored in the form in which a rerun would store them, and only where they belong."""
+    for cell in _code(notebook):
+        where = f"{name}#{cell.get('id')}"
+        if compared.join_streams(cell["outputs"]) != cell["outputs"]:
+            yield f"{where}: what was printed is stored in several pieces: run `make outputs`"
+        if cell["outputs"] and compared.is_live(cell):
+            yield f"{where}: a timing is stored; it comes from timings.json when a page is made: run `make outputs`"
+        if not cell["outputs"] and {*compared.TAGS} & set(cell["metadata"].get("tags", [])):
+            yield f"{where}: a tag says how its output is compared, but it has none"
+
+
 CHECKS: tuple[Callable[[dict, str], Complaints], ...] = (
     outputs,
     shown,
     form,
     size,
+    storable,
     hidden_names,
 )

@@ -22,11 +22,20 @@ BROWSER_ARGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-r
 KEPT = re.compile(r"PATH|LANG|LC_.*|TMPDIR|BERTCOURSE_DATA|OMP_.*|SYSTEMROOT", re.IGNORECASE)
 
 
+# They use both cores themselves, or have limits of time: they run after the others, one at a time.
+ALONE = ("test_benchmark_runs", "test_jupyterlab", "test_serving_benchmark", "test_serving_load", "test_serving_page", "test_two_processes")
+SPREAD = ("test_corpus_statistics", "test_experiments")  # without fixtures that all tests of a module share
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever lies in this folder is slow."""
+    """Whatever lies in this folder is slow; the tests of a module run in one process, those of `SPREAD` wherever there is room."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.slow)
+            if item.path.stem in ALONE:
+                item.add_marker(pytest.mark.alone)
+            if item.path.stem not in SPREAD:
+                item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 def make_environment(home: Path, **more: str) -> dict[str, str]:
@@ -44,12 +53,12 @@ def free_port() -> int:
 
 
 @contextmanager
-def run_jupyterlab(folder: Path, home: Path, *arguments: str) -> Iterator[str]:
+def run_jupyterlab(folder: Path, home: Path, *arguments: str, **environment: str) -> Iterator[str]:
     """Run `bertcourse lab` on a workspace; yields the address that opens it. Its log goes to `home`/lab.log."""
     port = free_port()
     command = [sys.executable, "-m", "bertcourse.app.cli", "lab", "--dir", str(folder), "--no-browser",
                f"--port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}", *arguments]
-    env = make_environment(home)
+    env = make_environment(home, **environment)
     log = home / "lab.log"
     with log.open("w") as out, subprocess.Popen(command, env=env, cwd=home, stdout=out, stderr=out) as process:
         try:

@@ -11,14 +11,14 @@ from bertcourse.app import workspace
 from bertcourse.assets import asset
 
 CHAPTER = "01_bert.ipynb"
-INPUT_CELL = re.compile(r'^sentence = "', re.MULTILINE)
+INPUT_CELL = re.compile(r'^pair = "', re.MULTILINE)
 RUN_MINUTES = 6  # for all cells of the chapter, on two busy cores
 STDERR = '.jp-RenderedText[data-mime-type="application/vnd.jupyter.stderr"]'
 ERROR = '.jp-RenderedText[data-mime-type="application/vnd.jupyter.error"], .jp-OutputArea-error'
 KERNEL = {"kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}}
 OWN = {  # a sentence of one's own, and pieces that the grid must then show
     "en": ("the cat likes music", ["cat", "likes", "music"]),
-    "zh": ("一个男人在弹吉他", ["男", "弹", "吉", "他"]),
+    "zh": ("一个女孩在唱歌", ["女", "孩", "唱", "歌"]),
 }
 
 # Prompts of all code cells: "[ ]:" not run, "[*]:" waiting or running, "[3]:" done. textContent, because what is
@@ -87,7 +87,7 @@ def errors(page) -> list[str]:
 
 def input_cell(page):
     """The code cell that takes the learner's sentence."""
-    return page.locator(".jp-Notebook .jp-CodeCell").filter(has_text='sentence = "').first
+    return page.locator(".jp-Notebook .jp-CodeCell").filter(has_text='pair = "').first
 
 
 def type_and_run(page, cell, source: str) -> None:
@@ -115,6 +115,9 @@ def test_chapter_one_in_jupyterlab(browser, jupyterlab, screenshots, tmp_path, l
         page.screenshot(path=screenshots / f"{lang}-2-run.png")
         assert errors(page) == []
         assert page.locator("figure svg").count() >= 3
+        save(page)
+        assert json.loads((root / CHAPTER).read_text(encoding="utf-8"))["cells"][-2]["cell_type"] == "markdown"
+        assert b"execution_count\": 1," in (root / CHAPTER).read_bytes() and workspace.prepare(root).kept == []  # only run
 
         cell = input_cell(page)
         grid = cell.locator(".jp-OutputArea-output")
@@ -122,7 +125,7 @@ def test_chapter_one_in_jupyterlab(browser, jupyterlab, screenshots, tmp_path, l
         sentence, pieces = OWN[lang]
         made = json.loads((root / CHAPTER).read_text(encoding="utf-8"))
         source = next(text for text in ("".join(c["source"]) for c in made["cells"]) if INPUT_CELL.search(text))
-        type_and_run(page, cell, re.sub(r'(?m)^sentence = "[^"]*"', f'sentence = "{sentence}"', source))
+        type_and_run(page, cell, re.sub(r'(?m)^pair = "[^"]*"', f'pair = "{sentence}"', source))
         until(page, lambda: grid.locator("table, svg").count() == 1 and grid.text_content() != before, 60)
         after = grid.text_content()
         assert all(piece in after for piece in pieces), after
@@ -149,6 +152,15 @@ def test_opened_and_saved_notebook_counts_as_untouched(browser, jupyterlab, tmp_
         page.close()
     assert b"language_info" in (root / CHAPTER).read_bytes()
     assert workspace.prepare(root).kept == []
+
+
+def test_starts_where_the_home_folder_cannot_be_written(jupyterlab, tmp_path):
+    (tmp_path / "file").touch()
+    nowhere = str(tmp_path / "file" / "home")  # not even root can make it
+    with jupyterlab(tmp_path / "work", tmp_path / "home", "--lang", "en", HOME=nowhere, USERPROFILE=nowhere):
+        pass  # it has answered
+    log = (tmp_path / "home" / "lab.log").read_text(encoding="utf-8")
+    assert "Your home folder cannot be written" in log and "Traceback" not in log
 
 
 # --- the check itself: it must notice what is wrong ---------------------------------------------------------------

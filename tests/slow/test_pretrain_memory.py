@@ -23,12 +23,12 @@ def measure(file: Path, work: Path, hoards: bool) -> int:
 
     genuine = pieces.read_text
     if hoards:
-        pieces.read_text = lambda files: iter(list(genuine(files)))
+        pieces.read_text = lambda *args: iter(list(genuine(*args)))
     pieces.encode = partial(pieces.encode, block=1 << 14)  # else buffers, which are small beside a real text, fill up
     tokenizer = pretrain.load_tokenizer(asset("tiny-bert"))
     text = pretrain.survey([file], 20_000)
     work.mkdir()
-    pretrain.encode_corpus(Namespace(corpus=[file], dev_share=0.02), tokenizer, work, text.characters, pretrain.Teller("en", True))
+    pretrain.encode_corpus(Namespace(corpus=[file], encodings=["utf-8"], dev_share=0.02), tokenizer, work, text.characters, pretrain.Teller("en", True))
     assert (work / "train").is_dir() and (work / "dev").is_dir() and sum(map(len, text.sample)) < 100_000
     return highest()
 

@@ -3,30 +3,29 @@
 `BERTCOURSE_CHECKPOINT` names the folder of an uncased English BERT, such as all-MiniLM-L6-v2.
 """
 
-import importlib.util
 import json
 import os
 from pathlib import Path
 
 import pytest
+import scripts
 import torch
 import transformers
 from tokenizers import BertWordPieceTokenizer
 
 from bertcourse.corpus import texts
+from bertcourse.languages import learner_notebook
 from bertcourse.profiles import load
 
 ROOT = Path(__file__).parents[2]
-CHAPTERS = ("01_bert", "02_transformer", "03_pretraining")
+CHAPTERS = ("01_bert", "02_transformer", "03_1_objectives", "03_2_pretraining")
 CHECKPOINT = os.environ.get("BERTCOURSE_CHECKPOINT")
 
 
 @pytest.fixture
 def run(monkeypatch):
     """Runs a notebook on a profile, storing nothing; the notebook with its outputs. Raises the tool's `Fault`."""
-    spec = importlib.util.spec_from_file_location("notebooks_tool", ROOT / "tools/notebooks.py")
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+    tool = scripts.tool("notebooks")
 
     def run(path, profile):
         more = {"BERTCOURSE_PROFILE": str(profile), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -51,8 +50,8 @@ def small(tmp_path_factory):
     def make(model_class):
         folder = tmp_path_factory.mktemp("checkpoint")
         tokenizer = BertWordPieceTokenizer()
-        sentences = (sentence for document in texts(500, lang="en") for sentence in document)
-        tokenizer.train_from_iterator(sentences, vocab_size=700, show_progress=False)
+        sentences = (sentence for document in texts(2000, lang="en") for sentence in document)
+        tokenizer.train_from_iterator(sentences, vocab_size=1500, show_progress=False)
         tokenizer.save_model(str(folder))
         torch.manual_seed(0)
         config = transformers.BertConfig(
@@ -73,23 +72,30 @@ def test_on_a_real_checkpoint(chapter, run):
 
 
 @pytest.mark.parametrize("model_class", [transformers.BertModel, transformers.BertForMaskedLM])
-def test_chapter_2_on_a_random_checkpoint(model_class, small, run):
+def test_chapter_2_on_a_random_checkpoint(model_class, small, run, tmp_path):
+    """What an English reader has of it, and the helper page with the losses."""
     folder = small(model_class)
     profile = load(folder)
     assert profile.languages == ("en",) and profile.max_length == 64
-    nb = run(ROOT / "nbs/02_transformer.ipynb", folder)
-    assert shown(nb, "survey").startswith("targets | English: layer.head | share | uniform\nitself | ")
-    assert shown(nb, "draw").startswith("Figure: A row for each token")
-    assert shown(nb, "draw-zh") == "not drawn: this model knows en, not zh\n"
+    page = json.loads((ROOT / "nbs/02_transformer.ipynb").read_text(encoding="utf-8"))
+    (tmp_path / "02_transformer.ipynb").write_text(json.dumps(learner_notebook(page, "en")), encoding="utf-8")
+    nb = run(tmp_path / "02_transformer.ipynb", folder)
+    assert shown(nb, "survey-en").startswith("targets | layer.head | share | uniform | difference, 95% interval | documents\nprevious token | ")
+    assert shown(nb, "draw-en").startswith("Figure: Weights of two heads")
+    nb = run(ROOT / "nbs/helpers/heads.ipynb", folder)
     if model_class is transformers.BertModel:
-        assert shown(nb, "ablate") == "not measured: this checkpoint has no MLM head, so there is no loss to compare\n"
+        assert "not measured: this checkpoint has no MLM head, so there is no loss to compare\n" in shown(nb, "table-of-losses")
     else:
-        assert "loss of the whole model: " in shown(nb, "ablate") and "\nlayer 3 | " in shown(nb, "ablate")
+        assert "loss of the whole model: " in shown(nb, "table-of-losses") and "\nlayer 3 | " in shown(nb, "table-of-losses")
 
 
-def test_chapter_1_on_a_random_checkpoint(small, run):
-    nb = run(ROOT / "nbs/01_bert.ipynb", small(transformers.BertModel))
-    assert shown(nb, "own-pair") == "Figure: 22 tokens; the vocabulary has 700 entries."
+def test_chapter_1_on_a_random_checkpoint(small, run, tmp_path):
+    """What an English reader has of it: Chinese examples are for models that know Chinese."""
+    page = json.loads((ROOT / "nbs/01_bert.ipynb").read_text(encoding="utf-8"))
+    (tmp_path / "01_bert.ipynb").write_text(json.dumps(learner_notebook(page, "en")), encoding="utf-8")
+    nb = run(tmp_path / "01_bert.ipynb", small(transformers.BertModel))
+    assert shown(nb, "own-pair-en").startswith("Figure: A column for each token")
+    assert "layer 4: largest difference" in shown(nb, "agree") and "after layer 3" not in shown(nb, "sentences-en")
 
 
 def test_a_chapter_that_fails_is_noticed(small, run, tmp_path):

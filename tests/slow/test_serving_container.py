@@ -9,12 +9,14 @@ from pathlib import Path
 
 import httpx
 import pytest
+import scripts
 
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "tests"))
 import commands  # noqa: E402
 import services  # noqa: E402
 
+HASH = re.compile(r" \\\n\s*--hash=sha256:[0-9a-f]{64}")
 HEAVY = ("torch", "transformers", "datasets", "scipy", "huggingface_hub", "matplotlib", "onnx", "pandas")
 
 
@@ -28,16 +30,41 @@ def megabytes(folder: Path) -> float:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
 
 
+def image_hashes():
+    "`tools/image_hashes.py` as a module."
+    return scripts.tool("image_hashes")
+
+
+@pytest.mark.parametrize("processor", ["x86_64", "aarch64"])
+@pytest.mark.parametrize("name", ["requirements.txt", "build-requirements.txt"])
+def test_pip_takes_the_wheels_whose_check_sums_are_listed(tmp_path, name, processor):
+    tool = image_hashes()
+    platforms = [word for tag in tool.TAGS for word in ("--platform", f"{tag}_{processor}")]
+    line = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", "--require-hashes", "--implementation", "cp",
+            "--python-version", tool.python_version(), *platforms, "-d", tmp_path, "-r"]  # fmt: skip
+    text = (ROOT / "deploy" / name).read_text(encoding="utf-8")
+    subprocess.run([*line, ROOT / "deploy" / name], check=True, capture_output=True)
+    assert len([*tmp_path.glob("*.whl")]) == text.count("==")
+    wrong = tmp_path / "wrong.txt"
+    wrong.write_text(re.sub(r"sha256:[0-9a-f]{8}", "sha256:00000000", text), encoding="utf-8")
+    assert subprocess.run([*line, wrong], capture_output=True).returncode != 0
+
+
 @pytest.fixture(scope="module")
 def slim(tmp_path_factory) -> Path:
     "A virtual environment as the image's."
     folder = tmp_path_factory.mktemp("image")
     dockerfile = (ROOT / "deploy/Dockerfile").read_text(encoding="utf-8")
-    assert re.search(r"pip install --no-cache-dir --no-deps --only-binary=:all: -r requirements.txt", dockerfile)  # as below
+    assert re.search(r"pip install --no-cache-dir --no-deps --only-binary=:all: --require-hashes -r requirements.txt", dockerfile)  # as below
+    listed = (ROOT / "deploy/requirements.txt").read_text(encoding="utf-8")
+    if image_hashes().python_version() != f"{sys.version_info[0]}.{sys.version_info[1]}":  # whose wheels are others
+        listed = HASH.sub("", listed)
+    requirements = folder / "requirements.txt"
+    requirements.write_text(listed, encoding="utf-8")
     python = folder / "venv" / "bin" / "python"
     wheels = folder / "wheels"
     for line in ([sys.executable, "-m", "venv", folder / "venv"],
-                 [python, "-m", "pip", "install", "-q", "--no-cache-dir", "--no-deps", "--only-binary=:all:", "-r", ROOT / "deploy/requirements.txt"],
+                 [python, "-m", "pip", "install", "-q", "--no-cache-dir", "--no-deps", "--only-binary=:all:", "-r", requirements],
                  [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", wheels, ROOT]):  # fmt: skip
         subprocess.run(line, check=True, capture_output=True)
     (wheel,) = wheels.glob("*.whl")

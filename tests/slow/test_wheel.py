@@ -129,10 +129,12 @@ def test_commands_from_an_empty_directory(call, tmp_path):
     assert "（中文）" in call("bertcourse", "lab", "--no-launch", lang="zh_CN.UTF-8")
     assert (tmp_path / "empty/bertcourse-work/helpers").is_dir()
     call("bertcourse", "lab", "--no-launch", "--lang", "en", code=2)
+    assert json.loads(call("bertcourse", "quiz", "--stats", "--json"))["chapters"][-1]["cards"] > 100
+    assert "cards in English" in call("bertcourse", "flashcards", "deck.apkg", "--lang", "en")
 
 
-@pytest.mark.parametrize("name, lang", [("01_bert", "zh"), ("01_bert", "en"), ("02_transformer", "en"), ("03_pretraining", "zh"),
-                                       ("07_2_serving", "zh")])
+@pytest.mark.parametrize("name, lang", [("01_bert", "zh"), ("01_bert", "en"), ("02_transformer", "en"), ("03_1_objectives", "en"), ("03_2_pretraining", "zh"),
+                                       ("07_2_serving", "zh"), ("08_1_principles", "en")])
 def test_chapter_runs(call, tmp_path, name, lang):
     call("bertcourse", "lab", "--no-launch", "--lang", lang, "--dir", "work")
     chapter = tmp_path / f"empty/work/{name}.ipynb"

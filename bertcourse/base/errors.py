@@ -1,0 +1,20 @@
+"""What commands and the library say of a user's mistake."""
+
+from __future__ import annotations
+
+from bertcourse.base.display import printable
+
+
+class UserError(Exception):
+    """Something the user can mend, as one sentence in both languages: what, where, what to do instead.
+
+    Names in it are shown with escapes for what a terminal would not print.
+    """
+
+    def __init__(self, en: str, zh: str) -> None:
+        self.en, self.zh = printable(en), printable(zh)
+        super().__init__(self.en)
+
+    def text(self, lang: str) -> str:
+        """The sentence in `lang`, "zh" or "en"."""
+        return self.zh if lang == "zh" else self.en
