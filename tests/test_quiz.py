@@ -517,13 +517,13 @@ def test_closed_input_and_bytes_that_are_no_text(tmp_path):
     state = tmp_path / "quiz.json"
     done = subprocess.run([*COMMAND, "--chapter", "8.1", "--state", str(state)], input=b"\xff\xfe\n\xff\n3\n", capture_output=True, timeout=60)
     assert done.returncode == 0 and b"Traceback" not in done.stderr and len(read_progress(state).cards) == 1
-    done = subprocess.run(f"{sys.executable} -m bertcourse.app.cli quiz --state {tmp_path / 'b.json'} <&-", shell=True, capture_output=True, timeout=60)
+    done = subprocess.run(["sh", "-c", '"$@" <&-', "sh", *COMMAND, "--state", str(tmp_path / "b.json")], capture_output=True, timeout=60)
     assert done.returncode == 0 and b"Traceback" not in done.stderr
 
 
 def test_a_reader_who_leaves(tmp_path):
-    command = f"printf '\\n3\\n\\n3\\n' | {' '.join(COMMAND)} --chapter 8 --state {tmp_path / 'quiz.json'} | head -n 1"
-    done = subprocess.run(command, shell=True, capture_output=True, timeout=60)
+    script = r"""printf '\n3\n\n3\n' | "$@" | head -n 1"""
+    done = subprocess.run(["sh", "-c", script, "sh", *COMMAND, "--chapter", "8", "--state", str(tmp_path / "quiz.json")], capture_output=True, timeout=60)
     assert done.returncode == 0 and b"Traceback" not in done.stderr and b"cards" in done.stdout
 
 
