@@ -196,7 +196,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
 def test_a_file_that_stays_locked(tmp_path, monkeypatch):
     from filelock import FileLock
-    monkeypatch.setattr(schedule, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(schedule.records, "LOCK_SECONDS", 0.1)
     with FileLock(tmp_path / ".quiz.json.lock"):
         with pytest.raises(UserError, match="locked by another process"):
             record_review(tmp_path / "quiz.json", "a", "good", NOW)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bertcourse.assets import asset
+from bertcourse.base.bilingual import Text as Text
 from bertcourse.base.errors import UserError
 
 KINDS = ("recall", "choice")
@@ -21,18 +22,6 @@ PICTURES = "pictures"  # the folder of pictures, beside the files
 
 
 # --- what the bank holds ------------------------------------------------------------------------------------------
-
-@dataclass(frozen=True)
-class Text:
-    """One text in both languages: Markdown with `$…$` formulas and `code`."""
-
-    zh: str
-    en: str
-
-    def __getitem__(self, lang: str) -> str:
-        """The text in `lang`, "zh" or "en"."""
-        return {"zh": self.zh, "en": self.en}[lang]
-
 
 @dataclass(frozen=True)
 class FollowUp:

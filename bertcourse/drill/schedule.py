@@ -11,15 +11,14 @@ import functools
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bertcourse.base import atomic
-from bertcourse.base.errors import UserError
+from bertcourse.base import atomic, records
+from bertcourse.base.bilingual import Text
 from bertcourse.drill.bank import Card, chapter_of
 from bertcourse.languages import WORKSPACE_FILE
 
@@ -31,8 +30,8 @@ RATINGS = ("again", "hard", "good", "easy")  # FSRS counts them from 1
 MATURE_DAYS = 21  # as in Anki: a card whose interval is at least so long
 LATER = timedelta(hours=12)
 STATE_FILE = "quiz.json"
-DEFAULT_FOLDER = Path("bertcourse-work")  # the default of `bertcourse lab`, too
-LOCK_SECONDS = 10
+TITLE = Text("测验的进度文件", "progress of the quiz")
+REMEDY = Text("请用 --state 换一个文件", "name another file with --state")
 
 
 # --- the file -----------------------------------------------------------------------------------------------------
@@ -62,11 +61,7 @@ class Progress:
 
 def find_state_file(start: Path | None = None) -> Path:
     """Where the progress lies by default: in the workspace that `start` (the current folder) is in, else in ./bertcourse-work."""
-    start = (start or Path.cwd()).absolute()
-    for folder in (start, *start.parents):
-        if (folder / WORKSPACE_FILE).is_file():
-            return folder / STATE_FILE
-    return start / DEFAULT_FOLDER / STATE_FILE
+    return records.find_folder(WORKSPACE_FILE, start) / STATE_FILE
 
 
 def parse_time(text: str) -> datetime:
@@ -89,20 +84,13 @@ def _check_entry(entry: Any) -> None:
 
 def parse_progress(raw: bytes, name: str) -> Progress:
     """The progress that a file's bytes hold; `name` is for the message. Raises `UserError`."""
-    damaged = UserError(f"{name} is damaged or no progress of the quiz, and was left as it is: rename it, or name another file with --state",
-                        f"{name} 已损坏，或不是测验的进度文件，现已原样保留：请给它改名，或用 --state 换一个文件")
+    content = records.parse(raw, name, FORMAT, VERSION, TITLE, REMEDY)
     try:
-        content = json.loads(raw)
-        if not isinstance(content, dict) or content.get("format") != FORMAT or type(content["version"]) is not int:
-            raise damaged
-        if content["version"] > VERSION:
-            raise UserError(f"{name} was written by a newer bertcourse, and was left as it is: update bertcourse, or name another file "
-                            "with --state", f"{name} 是较新版本的 bertcourse 写的，现已原样保留：请更新 bertcourse，或用 --state 换一个文件")
         cards = content["cards"]
         for entry in cards.values():
             _check_entry(entry)
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
-        raise damaged from None
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
+        raise records.damaged_file(name, TITLE, REMEDY) from None
     rest = {key: value for key, value in content.items() if key not in ("format", "version", "cards")}
     return Progress(cards, rest)
 
@@ -114,27 +102,8 @@ def read_progress(path: Path) -> Progress:
     except FileNotFoundError:
         return Progress()
     except (OSError, ValueError) as error:
-        raise unusable(path, error) from None
+        raise records.unusable(path, error, REMEDY) from None
     return parse_progress(raw, str(path))
-
-
-def unusable(path: Path, error: Exception) -> UserError:
-    """A sentence for a file that cannot be read or written."""
-    why = getattr(error, "strerror", None) or str(error)
-    return UserError(f"{path} cannot be used ({why}): name another file with --state", f"{path} 无法使用（{why}）：请用 --state 换一个文件")
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Nobody else writes the file meanwhile. Raises `UserError`."""
-    from filelock import FileLock, Timeout
-    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_SECONDS)
-    try:
-        with lock:
-            yield
-    except Timeout:
-        raise UserError(f"{path} has been locked by another process for {LOCK_SECONDS} s: end that one, or name another file with --state",
-                        f"{path} 被另一个进程锁定已有 {LOCK_SECONDS} 秒：请结束那个进程，或用 --state 换一个文件") from None
 
 
 def check_state_file(path: Path) -> Progress:
@@ -142,9 +111,9 @@ def check_state_file(path: Path) -> Progress:
     progress = read_progress(path)
     above = next(folder for folder in path.absolute().parents if folder.exists())
     if not above.is_dir():
-        raise unusable(path, NotADirectoryError(20, f"{above} is a file"))
+        raise records.unusable(path, NotADirectoryError(20, f"{above} is a file"), REMEDY)
     if not os.access(above, os.W_OK | os.X_OK):
-        raise unusable(path, PermissionError(13, os.strerror(13)))
+        raise records.unusable(path, PermissionError(13, os.strerror(13)), REMEDY)
     return progress
 
 
@@ -157,12 +126,12 @@ def record_review(path: Path, id: str, rating: str, now: datetime | None = None)
     now = now or datetime.now(UTC)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path):
+        with records.locked(path, REMEDY):
             progress = read_progress(path)
             progress.cards[id] = add_review(progress.cards.get(id), rating, now)
             atomic.replace(path, progress.to_bytes())
     except (OSError, NotImplementedError) as error:
-        raise unusable(path, error) from None
+        raise records.unusable(path, error, REMEDY) from None
     return parse_time(progress.cards[id]["due"])
 
 

@@ -1,0 +1,151 @@
+"""Judge an answer: run it on the exercise's inputs, compare, and recognise known mistakes by their outputs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from types import CodeType
+from typing import Any
+
+from bertcourse.base.bilingual import Text
+from bertcourse.exercises.compare import difference, kind_difference
+from bertcourse.exercises.definition import Draw, Exercise, Mistake
+from bertcourse.exercises.running import SECONDS, Call, Failure, call, kept_state, remaining
+
+CORRECT, NOT_YET, NOT_ATTEMPTED, RAISED, LATE = "correct", "not yet", "not attempted", "raised", "late"
+STATUSES = (CORRECT, NOT_YET, NOT_ATTEMPTED, RAISED, LATE)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a check found."""
+
+    status: str  # one of `STATUSES`
+    cases: int = 0  # inputs that were tried
+    case: int | None = None  # the first one that failed, from 0
+    arguments: tuple[Any, ...] = ()  # of that case
+    expected: Any = None
+    got: Any = None
+    difference: Text | None = None  # what differs
+    mistake: Mistake | None = None  # a known one with the same outputs
+    failure: Failure | None = None  # what the answer raised
+    printed: str = ""  # by the answer, in that case
+    is_unchanged: bool = False  # is it the function as it was handed out?
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one call comes to, for comparison."""
+
+    value: Any = None
+    error: str = ""  # the exception's class
+    is_late: bool = False
+    changed: int | None = None  # the first argument that the function changed although it may not
+
+
+# --- running ------------------------------------------------------------------------------------------------------
+
+def _changed(before: tuple[Any, ...], after: tuple[Any, ...]) -> int | None:
+    """The first argument whose value is another than before; only data is looked at."""
+    for i, (one, other) in enumerate(zip(before, after)):
+        if isinstance(one, (list, dict, set)) or hasattr(one, "shape"):
+            if difference(one, other, 0.0) is not None:
+                return i
+    return None
+
+
+def _result(exercise: Exercise, arguments: tuple[Any, ...], done: Call) -> Result:
+    if done.is_late:
+        return Result(is_late=True)
+    if done.failure:
+        return Result(error=done.failure.kind)
+    changed = None if exercise.changes_arguments else _changed(arguments, done.arguments)
+    value = done.value
+    if exercise.observe:
+        try:
+            value = exercise.observe(value, done.arguments)
+        except Exception as error:  # the answer returned something else than the exercise expects
+            return Result(error=type(error).__name__, changed=changed)
+    return Result(value, changed=changed)
+
+
+def outputs(exercise: Exercise, function: Callable[..., Any], cases: Sequence[tuple[Any, ...]], seconds: float = SECONDS) -> list[tuple[Call, Result]]:
+    """What a function gives on each case, within `seconds` together; nothing more after one that took too long."""
+    found, end = [], time.monotonic() + seconds
+    with kept_state():
+        for arguments in cases:
+            done = call(function, arguments, remaining(end))
+            found.append((done, _result(exercise, arguments, done)))
+            if done.is_late:
+                break
+    return found
+
+
+def compare(exercise: Exercise, expected: Result, got: Result) -> Text | None:
+    """What differs between two results of one case, or None."""
+    if got.is_late or expected.is_late or got.error or expected.error:
+        return None if got == expected else Text("得到的是错误", "an error was raised")
+    if got.changed != expected.changed:
+        place = got.changed if got.changed is not None else expected.changed
+        return Text(f"函数改动了它的第 {place + 1} 个参数：请先复制再改", f"the function changed its argument {place + 1}: work on a copy")
+    return (exercise.compare or difference)(expected.value, got.value, exercise.tolerance)
+
+
+# --- judging ------------------------------------------------------------------------------------------------------
+
+def code_of(source: str, name: str) -> CodeType | None:
+    """The compiled body of the function `name` in a cell's source, without running the cell."""
+    try:
+        module = compile(source, "<cell>", "exec")
+    except SyntaxError:
+        return None
+    return next((one for one in module.co_consts if isinstance(one, CodeType) and one.co_name == name), None)
+
+
+def same_body(one: CodeType | None, other: CodeType | None) -> bool:
+    """Do two functions do the same, comments and docstrings aside?"""
+    def body(code: CodeType) -> tuple[Any, ...]:
+        constants = tuple(body(value) if isinstance(value, CodeType) else value for value in code.co_consts if value != code_docstring(code))
+        return code.co_code, code.co_names, code.co_varnames, constants
+    return one is not None and other is not None and body(one) == body(other)
+
+
+def code_docstring(code: CodeType) -> str | None:
+    """The docstring of a compiled function."""
+    first = code.co_consts[0] if code.co_consts else None
+    return first if isinstance(first, str) else None
+
+
+def recognise(exercise: Exercise, cases: Sequence[tuple[Any, ...]], got: Sequence[Result]) -> Mistake | None:
+    """The known mistake with the same outputs in all cases."""
+    for mistake in exercise.mistakes:
+        same = [result for _, result in outputs(exercise, mistake.answer, cases)]
+        if len(same) == len(got) and all(compare(exercise, one, other) is None for one, other in zip(same, got)):
+            return mistake
+    return None
+
+
+def judge(exercise: Exercise, function: Callable[..., Any], stub: str = "", seed: int = 0, seconds: float = SECONDS) -> Outcome:
+    """Try a function on an exercise's inputs; `stub` is the source of the cell as it was handed out."""
+    is_unchanged = same_body(getattr(function, "__code__", None), code_of(stub, exercise.name))
+    if is_unchanged and exercise.origin is None:
+        return Outcome(NOT_ATTEMPTED, is_unchanged=True)
+    cases = list(exercise.cases(Draw(seed)))
+    expected = [result for _, result in outputs(exercise, exercise.reference, cases)]
+    calls = outputs(exercise, function, cases, seconds)
+    results = [result for _, result in calls]
+    wrong = next((i for i, (one, other) in enumerate(zip(expected, results)) if compare(exercise, one, other) is not None), None)
+    if wrong is None:
+        return Outcome(CORRECT, len(cases))
+    done, result = calls[wrong]
+    outcome = Outcome(NOT_YET, len(cases), wrong, cases[wrong], expected[wrong].value, result.value,
+                      compare(exercise, expected[wrong], result), printed=done.printed, failure=done.failure, is_unchanged=is_unchanged)
+    if result.is_late:
+        return replace(outcome, status=LATE)
+    if all(one.value is None and not one.error for one in results) and expected[wrong].value is not None:
+        return replace(outcome, status=NOT_ATTEMPTED)
+    mistake = recognise(exercise, cases, results)
+    if result.error and not done.failure:  # `observe` could not read what came
+        return replace(outcome, got=done.value, difference=kind_difference(exercise.reference(*cases[wrong]), done.value), mistake=mistake)
+    return replace(outcome, status=RAISED if done.failure else NOT_YET, mistake=mistake)
