@@ -23,12 +23,13 @@ from tqdm.auto import tqdm
 from transformers import get_scheduler
 from transformers.utils import logging as hf_logging
 
+from .base.machine import computes_in_bf16
 from .plots import Figure, axes, dress, style
 
 # %% auto #0
-__all__ = ['pad', 'plan', 'lengths_of', 'make_optimizer', 'make_schedule', 'mean_loss', 'count_labels', 'Work', 'evaluate',
-           'History', 'NonFiniteLoss', 'Callback', 'State', 'write_whole', 'save_weights', 'checkpoints',
-           'save_checkpoint', 'load_checkpoint', 'restore', 'fit']
+__all__ = ['pad', 'plan', 'lengths_of', 'make_optimizer', 'make_schedule', 'mean_loss', 'count_labels', 'fastest_precision',
+           'Work', 'evaluate', 'History', 'NonFiniteLoss', 'Callback', 'State', 'write_whole', 'save_weights',
+           'checkpoints', 'save_checkpoint', 'load_checkpoint', 'restore', 'fit']
 
 # %% ../nbs/helpers/training.ipynb #pad
 def pad(
@@ -116,6 +117,13 @@ def count_labels(batch: Mapping[str, Tensor]) -> Tensor:  # a scalar
         return (batch["start_positions"] < batch["input_ids"].shape[1]).sum()
     return torch.tensor(len(next(iter(batch.values()))))
 
+def fastest_precision(
+    device: str,  # "cpu", "cuda", "mps"
+) -> str:  # "no" or "bf16"
+    """bf16 where the device computes in it: a processor without it takes about ten times as long as in float32."""
+    if device == "cuda": return "bf16" if torch.cuda.is_bf16_supported() else "no"
+    return "bf16" if device == "cpu" and computes_in_bf16() else "no"
+
 @dataclass
 class Work:
     "How examples become a batch, and a batch a loss."
@@ -129,7 +137,9 @@ class Work:
         self.accelerator = Accelerator()
         self.collate, self.loss, self.items = self.collate or pad, self.loss or mean_loss, self.items or count_labels
         self.precision = self.precision or self.accelerator.mixed_precision
-        if self.precision not in ("no", "bf16"): raise ValueError(f"precision {self.precision!r}: give 'no' or 'bf16'")
+        if self.precision == "auto": self.precision = fastest_precision(self.accelerator.device.type)
+        if self.precision not in ("no", "bf16"):
+            raise ValueError(f"precision {self.precision!r}: give 'no', 'bf16' or 'auto'")
         self.seeded = "keys" in inspect.signature(self.collate).parameters
 
     def batch(self, data: Any, ids: list[int], epoch: int) -> tuple[Mapping[str, Tensor], Tensor]:
@@ -475,7 +485,7 @@ def fit(
     patience: int | None = None,  # stop after so many evaluations without a better one, and go back to the best weights
     eval_every: int | None = None, save_every: int | None = None,  # steps; by default each epoch
     log_every: int | None = None,  # steps; by default about 200 rows in all
-    precision: str | None = None,  # "no" or "bf16"; by default as `accelerate launch` says, else "no"
+    precision: str | None = None,  # "no", "bf16" or "auto"; by default as `accelerate launch` says, else "no"
     betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-6,  # of AdamW
     optimizer: Any = None,  # instead of AdamW: an optimiser of this model, or a function model → optimiser
     callbacks: Sequence[Any] = (),  # see `Callback`

@@ -15,6 +15,7 @@ from torch import nn
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification
 
 from bertcourse import training
+from bertcourse.base import machine
 from bertcourse.training import Callback, History, NonFiniteLoss, evaluate, fit, pad, plan
 
 WORDS, MASK = 30, 4
@@ -296,8 +297,15 @@ def test_bfloat16():
     assert all(tensor.dtype == torch.float32 for tensor in rough.values())
     assert 0 < distance(exact, rough) < 0.05
     assert narrow.rows[0]["loss"] == pytest.approx(wide.rows[0]["loss"], rel=0.01)
-    with pytest.raises(ValueError, match="precision 'fp16': give 'no' or 'bf16'"):
+    with pytest.raises(ValueError, match="precision 'fp16': give 'no', 'bf16' or 'auto'"):
         run(precision="fp16")
+
+
+@pytest.mark.parametrize("flags, expected", [("avx2", "no"), ("avx2 avx512f avx512_bf16", "bf16"), ("avx2 amx_bf16", "bf16"), ("asimd bf16", "bf16"), ("", "no")])
+def test_the_fastest_precision_is_the_processors(monkeypatch, flags, expected):
+    monkeypatch.setattr(training, "computes_in_bf16", lambda: machine.computes_in_bf16(machine.parse_cpuinfo(f"model name: x\nflags: {flags}\n")))
+    assert training.fastest_precision("cpu") == expected == training.Work(precision="auto").precision
+    assert training.fastest_precision("mps") == "no"
 
 
 def test_gradients_are_clipped_to_the_norm():

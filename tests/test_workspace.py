@@ -578,7 +578,8 @@ def test_learner_notebooks_of_the_course(tmp_path, lang):
         made = nbformat.read(tmp_path / "w" / name, as_version=4)
         nbformat.validate(made)
         texts = [cell["source"] for cell in made.cells]
-        marked = [split_marker("".join(cell["source"])) for cell in source["cells"] if cell["cell_type"] == "markdown"]
+        marked = [split_marker("".join(cell["source"]).replace("](../exercises/", "](exercises/"))  # where they lie in a workspace
+                  for cell in source["cells"] if cell["cell_type"] == "markdown"]
         assert not {text for other, text in marked if other not in (None, lang)} & set(texts), name
         assert {text for own, text in marked if own == lang} <= set(texts), name
         for cell in made.cells:
@@ -613,8 +614,17 @@ def test_every_page_says_how_it_is_run_how_long_it_takes_and_where_it_goes_on(tm
     names = [name for name in workspace.handouts(lang) if name.endswith(".ipynb")]
     chapters = [name for name in names if re.fullmatch(r"\d\d_\w+\.ipynb", name)]
     assert chapters == sorted(path.name for path in (ROOT / "nbs").glob("[0-9]*.ipynb"))
-    assert len(names) == len(chapters) + 1 + len([*(ROOT / "nbs/helpers").glob("*.ipynb")])  # and the index
-    for name in names:
+    exercises = [name for name in names if name.startswith("exercises/")]
+    assert exercises == sorted(f"exercises/{path.name}" for path in (ROOT / "exercises").glob("[0-9]*.ipynb"))
+    assert len(names) == len(chapters) + len(exercises) + 1 + len([*(ROOT / "nbs/helpers").glob("*.ipynb")])  # and the index
+    for name in exercises:
+        cells = page(root, name)
+        first = next(cell for cell in cells if cell["cell_type"] == "code")
+        assert "find_spec" in text(first) and re.search("约 \\d+ 分钟" if lang == "zh" else r"about \d+ minutes", text(cells[1]))
+        assert f"](../{name.partition('/')[2]})" in text(cells[-1]) and f"]({name})" in "".join(map(text, page(root, name.partition("/")[2])))
+        assert not re.search("Mistake|reference=|solution_source", str(cells)), "nothing of the solution"
+        assert bool(re.search("[一-鿿]", "".join(map(text, cells)).replace("高兴", ""))) == (lang == "zh"), name
+    for name in [name for name in names if name not in exercises]:
         cells = page(root, name)
         assert len({cell["id"] for cell in cells}) == len(cells) and cells[0]["cell_type"] == "markdown"
         start, last = cells[1], cells[-1]
@@ -623,9 +633,9 @@ def test_every_page_says_how_it_is_run_how_long_it_takes_and_where_it_goes_on(tm
         first = next(cell for cell in cells if cell["cell_type"] == "code")
         assert is_timing(first) and ("MB" in str(first["outputs"])), name
         assert bool(re.search("[一-鿿]", text(start) + text(first) + text(last))) == (lang == "zh"), name
-        (link,) = re.findall(r"\]\(([^)]+)\)", text(last))
-        assert (root / name).parent.joinpath(link).is_file(), name
-    follows = {name: re.findall(r"\[(.+)\]\((.+)\)", text(page(root, name)[-1]))[0] for name in ["index.ipynb", *chapters]}
+        for link in re.findall(r"\]\(([^)]+)\)", text(last)):
+            assert (root / name).parent.joinpath(link).is_file(), name
+    follows = {name: re.findall(r"\[(.+)\]\((.+)\)", text(page(root, name)[-1]))[-1] for name in ["index.ipynb", *chapters]}
     assert [link for _, link in follows.values()] == [*chapters, "README.md"]
     for title, link in [*follows.values()][:-1]:
         assert text(page(root, link)[0]).splitlines()[0] == f"# {title}"

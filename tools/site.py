@@ -24,6 +24,8 @@ from urllib.parse import unquote
 
 import yaml
 
+from bertcourse.exercises.loading import load_sheets
+from bertcourse.exercises.pages import SOLUTIONS, site_pages
 from bertcourse.languages import LANGUAGES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -94,6 +96,17 @@ def causes(log: str) -> str:
     return "\n".join(dict.fromkeys(found)).strip()[-3000:] or log.strip()[-2000:]
 
 
+def add_exercises(pages: Path, lang: str) -> None:
+    """Write the pages of exercises and of their solutions beside the chapters, and let the chapters link to them."""
+    (pages / "exercises").mkdir()
+    for sheet in load_sheets():
+        for name, notebook in site_pages(sheet, lang).items():
+            (pages / "exercises" / name).write_text(json.dumps(notebook, ensure_ascii=False, indent=1), encoding="utf-8")
+    for path in pages.glob("*.ipynb"):
+        text = path.read_text(encoding="utf-8")
+        path.write_text(text.replace("](../exercises/", "](exercises/"), encoding="utf-8")
+
+
 def process(lang: str, folder: Path, workers: int = 2) -> Path:
     """Let nbdev process all notebooks in one language into `folder`, and write the configuration there.
 
@@ -104,6 +117,7 @@ def process(lang: str, folder: Path, workers: int = 2) -> Path:
         stage = Path(stage_name)
         shutil.copy(ROOT / "settings.ini", stage)
         shutil.copytree(ROOT / "nbs", stage / "nbs", ignore=SKIPPED)  # follows the link to _quarto.yml
+        add_exercises(stage / "nbs", lang)
         (stage / "bertcourse").symlink_to(ROOT / "bertcourse")
         env = os.environ | {
             "BERTCOURSE_LANG": lang,
@@ -237,7 +251,8 @@ def faults(folder: Path, lang: str) -> list[str]:
     found += [
         f"{lang}: the sidebar of _quarto.yml names {name}, which is not there" for name in listed if name not in names
     ]
-    found += [f"{lang}: {name} is missing from the sidebar of _quarto.yml" for name in sorted(names - set(listed))]
+    solutions = {name for name in names if name.endswith(f"{SOLUTIONS}.ipynb")}  # reached from their exercises
+    found += [f"{lang}: {name} is missing from the sidebar of _quarto.yml" for name in sorted(names - set(listed) - solutions)]
     found += [f"{lang}: the sidebar names {name} twice" for name in sorted({n for n in listed if listed.count(n) > 1})]
     rendered = {
         p.relative_to(folder).as_posix() for pattern in config["project"]["render"] for p in folder.glob(pattern)

@@ -34,6 +34,7 @@ COMMANDS = {  # name: one line of help; the module is bertcourse.app.<name>
     "bench": "time models side by side, checkpoints and exported ones",
     "quiz": "ask the course's cards and interview questions, each when it is due",
     "flashcards": "write the cards as an Anki deck or a CSV file",
+    "progress": "show which exercises are solved",
     "claims": "list the guide's statements with verdict, source and measured value",
 }
 

@@ -16,6 +16,7 @@ from bertcourse.experiments import show_timing, timing
 
 INDEX = "README.md"  # the workspace's own page
 FRONT = "index.ipynb"
+FOLDER = "exercises"
 CHAPTER = re.compile(r"\d\d_\w*\.ipynb")
 WORDS_A_MINUTE, CHARACTERS_A_MINUTE = 150, 250  # read aloud: English words, Chinese characters
 CHINESE = re.compile(f"[{HAN}]")
@@ -33,29 +34,30 @@ of those above them, so begin at the top; *Run → Run All Cells* runs all of th
 
 Time: {time}.""",
 }
-CHECK = {
+KERNEL = {
     "zh": """import sys
 from importlib.util import find_spec
 
 if find_spec("bertcourse") is None:
     raise ModuleNotFoundError(
-        f"这个内核用的 Python（{{sys.executable}}）里没有 bertcourse。请用 bertcourse lab 打开课程，"
+        f"这个内核用的 Python（{sys.executable}）里没有 bertcourse。请用 bertcourse lab 打开课程，"
         "或换成装有 bertcourse 的 Python：Kernel > Change Kernel…（VS Code：右上角 Select Kernel）。")
-
-from bertcourse.experiments import timing
-timing("{name}")""",
+""",
     "en": """import sys
 from importlib.util import find_spec
 
 if find_spec("bertcourse") is None:
     raise ModuleNotFoundError(
-        f"The Python of this kernel ({{sys.executable}}) has no bertcourse. Open the course with "
+        f"The Python of this kernel ({sys.executable}) has no bertcourse. Open the course with "
         "`bertcourse lab`, or choose the Python in which bertcourse is installed: "
         "Kernel > Change Kernel… (VS Code: Select Kernel, at the top right).")
-
-from bertcourse.experiments import timing
-timing("{name}")""",
+""",
 }
+TIMING = """
+from bertcourse.experiments import timing
+timing("{name}")"""
+CHAPTER_OF = {"zh": "对应的章：[{title}]({link})", "en": "The chapter: [{title}]({link})"}
+NEXT_EXERCISES = {"zh": "下一份练习：[{title}]({link})", "en": "The next exercises: [{title}]({link})"}
 NEXT = {"zh": "下一章：[{title}]({link})", "en": "The next chapter: [{title}]({link})"}
 LAST = {"zh": "这是最后一章。[全部章节]({link})", "en": "This is the last chapter. [All chapters]({link})"}
 BACK = {"zh": "[全部章节]({link})", "en": "[All chapters]({link})"}
@@ -112,7 +114,7 @@ def first_cells(name: str, cells: Sequence[Cell], lang: str) -> list[Cell]:
     """A page's cells, after its title: how to run it; its first code cell says what to do where the kernel has no bertcourse."""
     stem = PurePosixPath(name).stem
     there = next((cell for cell in cells if _is_timing(cell, stem)), None)
-    check = _cell("code", there["id"] if there else "page-time", CHECK[lang].format(name=stem))
+    check = _cell("code", there["id"] if there else "page-time", KERNEL[lang] + TIMING.format(name=stem))
     show_timing(check, lang)  # before it is run, a learner wants to know how long that takes
     start = _cell("markdown", "how-to-run", HOW[lang].format(time=time_needed(name, cells, lang)))
     found = [check if cell is there else cell for cell in cells]
@@ -120,11 +122,28 @@ def first_cells(name: str, cells: Sequence[Cell], lang: str) -> list[Cell]:
     return [*found[:at], start, *([] if there else [check]), *found[at:]]
 
 
+def check_kernel_first(cells: Sequence[Cell], lang: str) -> list[Cell]:
+    """The cells, the first one with code after a sentence for a kernel that has no bertcourse."""
+    first = next((cell for cell in cells if cell["cell_type"] == "code"), None)
+    source = (KERNEL[lang] + "\n" + "".join(first["source"])).splitlines(keepends=True) if first else []
+    return [cell | {"source": source} if cell is first else cell for cell in cells]
+
+
+def is_exercise(name: str) -> bool:
+    """Is it a notebook of exercises?"""
+    return PurePosixPath(name).parts[0] == FOLDER and CHAPTER.fullmatch(PurePosixPath(name).name) is not None
+
+
+def _after(name: str, titles: Mapping[str, str]) -> list[str]:
+    """The names that follow in order."""
+    names = [*titles]
+    return names[names.index(name) + 1:] if name in titles else []
+
+
 def last_cell(name: str, titles: Mapping[str, str], lang: str) -> Cell:
     """Where to go from here: `titles` are those of all chapters, in order."""
-    chapters = [*titles]
     home = "../" * (len(PurePosixPath(name).parts) - 1) + INDEX
-    after = chapters[chapters.index(name) + 1:] if name in titles else chapters if name == FRONT else []
+    after = [*titles] if name == FRONT else _after(name, titles)
     if after:
         text = NEXT[lang].format(title=titles[after[0]], link=after[0])
     else:
@@ -132,8 +151,24 @@ def last_cell(name: str, titles: Mapping[str, str], lang: str) -> Cell:
     return _cell("markdown", "next-page", text)
 
 
+def last_cell_of_exercises(name: str, titles: Mapping[str, str], exercises: Mapping[str, str], lang: str) -> Cell:
+    """From exercises back to their chapter, and on to the next ones."""
+    chapter = PurePosixPath(name).name
+    lines = [CHAPTER_OF[lang].format(title=titles[chapter], link=f"../{chapter}")] if chapter in titles else []
+    if after := _after(name, exercises):
+        lines.append(NEXT_EXERCISES[lang].format(title=exercises[after[0]], link=PurePosixPath(after[0]).name))
+    lines.append(BACK[lang].format(link=f"../{INDEX}"))
+    return _cell("markdown", "next-page", "\n\n".join(lines))
+
+
 def furnish(pages: Mapping[str, dict[str, Any]], lang: str) -> None:
     """Give the notebooks of a workspace their first and last cells; `pages` are in order and changed in place."""
     titles = {name: title(page) or name for name, page in pages.items() if CHAPTER.fullmatch(name)}
+    exercises = {name: title(page) or name for name, page in pages.items() if is_exercise(name)}
     for name, page in pages.items():
-        page["cells"] = [*first_cells(name, page["cells"], lang), last_cell(name, titles, lang)]
+        if name in exercises:
+            page["cells"] = [*check_kernel_first(page["cells"], lang), last_cell_of_exercises(name, titles, exercises, lang)]
+        else:
+            for cell in page["cells"]:  # in the repository chapters and exercises lie in two folders
+                cell["source"] = [line.replace("](../exercises/", "](exercises/") for line in cell["source"]]
+            page["cells"] = [*first_cells(name, page["cells"], lang), last_cell(name, titles, lang)]

@@ -53,11 +53,14 @@ def _notebooks(folder: Path) -> Iterator[tuple[PurePosixPath, Path]]:
             yield name, path
 
 
-def _read_notebook(raw: bytes, path: Path, lang: str) -> dict[str, Any]:
+def _read_notebook(name: str, raw: bytes, path: Path, lang: str) -> dict[str, Any]:
     """A course notebook in the learner's language."""
     try:
+        if pages.is_exercise(name):
+            from bertcourse.exercises.pages import learner_sheet
+            return learner_sheet(json.loads(raw), path.stem, lang)
         return learner_notebook(json.loads(raw), lang)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, StopIteration) as error:
         raise UserError(f"{path} is not a notebook ({error!r}): reinstall bertcourse, or mend the file in a clone",
                         f"{path} 不是有效的笔记本（{error!r}）：请重新安装 bertcourse，或修好该文件") from None
 
@@ -95,7 +98,7 @@ _INDEX_TEXT = {
 点开一章，按 Shift+Enter 逐个运行单元格：
 
 {chapters}
-
+{exercises}
 这个文件夹是你自己的：随便改、随便试。再次运行 `bertcourse lab` 不会动你改过的文件；`bertcourse lab --update` \
 会补上新的内容，更新你没动过的文件（只运行过、没改过的也算），你改过的则原样保留，\
 新版本放在旁边（文件名里带 `.new-`）。删掉的文件也由 `--update` 找回。\
@@ -108,7 +111,7 @@ _INDEX_TEXT = {
 Open a chapter and run its cells one by one with Shift+Enter:
 
 {chapters}
-
+{exercises}
 This folder is yours: change and try whatever you like. Running `bertcourse lab` again leaves alone what you \
 changed; `bertcourse lab --update` adds what is new, renews the files you never touched (those that you only ran, too), \
 and puts a new version beside those you changed (with `.new-` in its name). It also brings back what you deleted. \
@@ -119,14 +122,23 @@ If this folder is not `bertcourse-work` in the current folder, add `--dir` and i
 }
 
 
+_EXERCISES_TEXT = {
+    "zh": "每一章有练习，写完一题立刻知道对不对；`bertcourse progress` 显示做了多少：",
+    "en": "Each chapter has exercises that are checked at once; `bertcourse progress` shows how far you are:",
+}
+
+
 def _index(notebooks: dict[str, dict[str, Any]], lang: str) -> Handout:
     """The workspace's own page, with a link to each chapter and how long it takes."""
     colon = "：" if lang == "zh" else ": "
-    links = []
+    links, exercises = [], []
     for name, notebook in notebooks.items():
-        if CHAPTER.fullmatch(name):
+        if pages.is_exercise(name):
+            exercises.append(f"- [{pages.title(notebook) or name}]({name})")
+        elif CHAPTER.fullmatch(name):
             links.append(f"- [{pages.title(notebook) or name}]({name}){colon}{pages.time_needed(name, notebook['cells'], lang)}")
-    data = _INDEX_TEXT[lang].format(chapters="\n".join(links)).encode()
+    more = "\n".join(["", _EXERCISES_TEXT[lang], "", *exercises, ""]) if exercises else ""
+    data = _INDEX_TEXT[lang].format(chapters="\n".join(links), exercises=more).encode()
     return Handout(data, digest(data))
 
 
@@ -141,7 +153,7 @@ def handouts(lang: str) -> dict[str, Handout]:
     except FileNotFoundError:
         pass  # there are none yet
     raw = {str(name): (path, path.read_bytes()) for name, path in sources}
-    notebooks = {name: _read_notebook(data, path, lang) for name, (path, data) in raw.items()}
+    notebooks = {name: _read_notebook(name, data, path, lang) for name, (path, data) in raw.items()}
     index = _index(notebooks, lang)
     pages.furnish(notebooks, lang)
     files = {name: Handout(_to_bytes(notebook), digest(raw[name][1])) for name, notebook in notebooks.items()}

@@ -74,6 +74,14 @@ def parse_cpuinfo(text: str) -> Processor:
                      tuple(flag for flag in FLAGS if flag in flags))  # fmt: skip
 
 
+def computes_in_bf16(found: Processor | None = None) -> bool:
+    """Does the processor multiply bfloat16 matrices by itself? Where it does not, PyTorch does so one number at a time.
+
+    False also where the system does not tell (macOS, Windows).
+    """
+    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set((found or processor()).flags))
+
+
 def overflows(found: Processor) -> bool | None:
     """Can sums of products of 8-bit integers be too large for this processor? None where the system does not tell.
 

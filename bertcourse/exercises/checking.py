@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -103,18 +104,18 @@ def code_of(source: str, name: str) -> CodeType | None:
     return next((one for one in module.co_consts if isinstance(one, CodeType) and one.co_name == name), None)
 
 
+def _steps(code: CodeType) -> list[tuple[Any, ...]]:
+    """What a function does, step by step, without its docstring and line numbers."""
+    steps = []
+    for step in dis.get_instructions(code):
+        value = step.argval
+        steps.append((step.opname, _steps(value) if isinstance(value, CodeType) else value))
+    return steps
+
+
 def same_body(one: CodeType | None, other: CodeType | None) -> bool:
-    """Do two functions do the same, comments and docstrings aside?"""
-    def body(code: CodeType) -> tuple[Any, ...]:
-        constants = tuple(body(value) if isinstance(value, CodeType) else value for value in code.co_consts if value != code_docstring(code))
-        return code.co_code, code.co_names, code.co_varnames, constants
-    return one is not None and other is not None and body(one) == body(other)
-
-
-def code_docstring(code: CodeType) -> str | None:
-    """The docstring of a compiled function."""
-    first = code.co_consts[0] if code.co_consts else None
-    return first if isinstance(first, str) else None
+    """Do two functions do the same, step by step?"""
+    return one is not None and other is not None and _steps(one) == _steps(other)
 
 
 def recognise(exercise: Exercise, cases: Sequence[tuple[Any, ...]], got: Sequence[Result]) -> Mistake | None:

@@ -43,7 +43,8 @@ def as_array(value: Any) -> np.ndarray | None:
         return np.asarray(value)
     if isinstance(value, (list, tuple)) and value and _all_numbers(value):
         parts = [as_array(one) for one in value]
-        return np.stack(parts) if len({part.shape for part in parts}) == 1 else None
+        shapes = {None if part is None else part.shape for part in parts}
+        return np.stack(parts) if len(shapes) == 1 and None not in shapes else None
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import json
 import linecache
@@ -20,7 +21,27 @@ from bertcourse.languages import LANGUAGES, pick_title, split_marker
 FOLDER = "exercises"  # in the clone, in the wheel, in a workspace
 HEADING = re.compile(r"^## (\d\.\d+) (.+)$", re.MULTILINE)
 DEFINITION = re.compile(r"^#\|\s*exercise:\s*(\d\.\d+)\s*$", re.MULTILINE)
+KINDS = ("Exercise", "Bug", "Question", "Experiment")
 HIDDEN = re.compile(r"^#\|\s*hide\b", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the first line of a prompt says of an exercise."""
+
+    kind: str  # one of `KINDS`
+    aim: int
+    level: int
+    minutes: int
+
+
+def read_facts(definition: str) -> Facts:
+    """The facts in a definition's source, without running it: that would import PyTorch."""
+    calls = [node.value for node in ast.parse(definition).body if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)]
+    call = next(one for one in calls if isinstance(one.func, ast.Name) and one.func.id in KINDS)
+    values = {keyword.arg: keyword.value for keyword in call.keywords}
+    kind = "Bug" if "origin" in values else call.func.id
+    return Facts(kind, *(ast.literal_eval(values[name]) for name in ("aim", "level", "minutes")))
 
 
 @dataclass
@@ -43,6 +64,11 @@ class Entry:
     def prompt(self) -> Text:
         """The prompt in both languages."""
         return Text(**self.prompts)
+
+    @property
+    def facts(self) -> Facts:
+        """Kind, aim, level and minutes, without running the definition."""
+        return read_facts(self.definition)
 
     def task(self) -> Task:
         """The definition, from running its cell in a namespace of its own."""

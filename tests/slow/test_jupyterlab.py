@@ -58,7 +58,7 @@ def save(page) -> None:
 def open_chapter(browser, url: str):
     """A page that shows the chapter, its kernel idle; and a list that collects what it asks of other servers."""
     page = browser.new_page(viewport={"width": 1400, "height": 1000}, locale="en-US")
-    outside, own = [], url.partition("?")[0]
+    outside, own = [], "/".join(url.split("/")[:3])
 
     def look(request):
         if request.url.startswith("http") and not request.url.startswith(own):
@@ -161,6 +161,73 @@ def test_starts_where_the_home_folder_cannot_be_written(jupyterlab, tmp_path):
         pass  # it has answered
     log = (tmp_path / "home" / "lab.log").read_text(encoding="utf-8")
     assert "Your home folder cannot be written" in log and "Traceback" not in log
+
+
+# --- an exercise --------------------------------------------------------------------------------------------------
+
+SHEET = "exercises/01_bert.ipynb"
+WRONG = """def count_parameters(V, P, H, L, I):
+    embeddings = (V + P + 2) * H + 2 * H
+    layer = 3 * (H * H + H) + H * I + I + I * H + H + 4 * H
+    return embeddings + L * layer + H * H + H"""
+SAID = {  # what a learner reads: wrong answer, hint, right answer, progress
+    "en": ("Attention has four linear layers", "hint 1 of 2", "1.7 Counting parameters: correct", "1 of"),
+    "zh": ("注意力有四个线性层", "提示 1 / 2", "1.7 数参数：正确", "已解出 1 /"),
+}
+
+
+def code_cell(page, text: str):
+    """The first code cell that has this text now: it stays the same cell when its source changes."""
+    cells = page.locator(".jp-Notebook .jp-CodeCell")
+    return cells.nth(next(i for i, source in enumerate(cells.all_text_contents()) if text in source))
+
+
+def run_cell(page, cell, source: str | None = None) -> str:
+    """Run a cell, with another source if there is one; what it shows then."""
+    before = cell.locator(".jp-InputPrompt").text_content()
+    if source is None:
+        cell.locator(".cm-content").click()
+        cell.locator(".cm-content").press("Control+Enter")
+    else:
+        type_and_run(page, cell, source)
+
+    def is_done() -> bool:
+        now = cell.locator(".jp-InputPrompt").text_content()
+        return now != before and bool(re.search(r"\[\d+\]", now)) and idle(page)
+
+    until(page, is_done, 60)
+    return cell.locator(".jp-OutputArea").text_content() or ""
+
+
+def test_an_exercise_in_jupyterlab(browser, jupyterlab, screenshots, tmp_path, lang):
+    mistake, hinted, correct, solved = SAID[lang]
+    root = tmp_path / "work"
+    with jupyterlab(root, tmp_path / "home", "--lang", lang) as url:
+        page, outside = open_chapter(browser, url.replace("/?", f"/lab/tree/{SHEET}?"))
+        run_all(page)
+        assert errors(page) == []  # as handed out: nothing is attempted, nothing raises
+        progress = code_cell(page, "progress()")
+        before = run_cell(page, progress)
+        answer, check = code_cell(page, "def count_parameters"), code_cell(page, 'check("1.7")')
+        run_cell(page, answer, WRONG)
+        assert mistake in run_cell(page, check)
+        check.scroll_into_view_if_needed()
+        page.screenshot(path=screenshots / f"{lang}-4-wrong.png")
+        assert hinted in run_cell(page, check, 'hint("1.7")')
+        page.screenshot(path=screenshots / f"{lang}-5-hint.png")
+        run_cell(page, answer, WRONG.replace("3 * (H", "4 * (H"))
+        assert correct in run_cell(page, check, 'check("1.7")')
+        page.screenshot(path=screenshots / f"{lang}-6-right.png")
+        after = run_cell(page, progress)
+        assert after != before and solved in after and progress.locator("svg").count() >= 1
+        progress.scroll_into_view_if_needed()
+        page.screenshot(path=screenshots / f"{lang}-7-progress.png")
+        assert outside == [] and errors(page) == []
+        save(page)
+        page.close()
+    assert json.loads((root / "progress.json").read_text())["exercises"]["1.7"]["solved"]
+    workspace.prepare(root, update=True)
+    assert "4 * (H * H + H)" in (root / SHEET).read_text(encoding="utf-8")  # solved work stays
 
 
 # --- the check itself: it must notice what is wrong ---------------------------------------------------------------
