@@ -63,7 +63,7 @@ def _name(exercise: Task, title: Text) -> Text:
 
 
 def _labelled(heading: Text, status: Text) -> Text:
-    return Text(f"{heading.zh}：{status.zh}", f"{heading.en}: {status.en}")
+    return Text(f"{heading.zh.rstrip('？?')}：{status.zh}", f"{heading.en.rstrip('?')}: {status.en}")
 
 
 def argument_names(exercise: Exercise) -> list[str]:
@@ -123,8 +123,11 @@ def _not_yet(exercise: Exercise, title: Text, outcome: Outcome) -> Message:
     paragraphs = [*_mistake(outcome), sentence]
     if outcome.is_unchanged:
         paragraphs.append(Text("函数还是原来的样子：找出其中的错误，改正后再检查。", "The function is still as it was given: find its bug and mend it."))
-    values = [*_of_case(exercise, outcome), (Text("得到", "It gave"), f"{show(outcome.got)}\n{kind(outcome.got)}"),
-              (Text("应为", "It should give"), f"{show(outcome.expected)}\n{kind(outcome.expected)}")]
+    kinds = [f"\n{kind(value)}" for value in (outcome.got, outcome.expected)]
+    if kinds[0] == kinds[1]:
+        kinds = ["", ""]
+    values = [*_of_case(exercise, outcome), (Text("得到", "It gave"), show(outcome.got) + kinds[0]),
+              (Text("应为", "It should give"), show(outcome.expected) + kinds[1])]
     return Message("✗", ORANGE, _labelled(_name(exercise, title), Text("还不对", "not yet")), paragraphs, values)
 
 
@@ -238,23 +241,33 @@ STATES = {state.SOLVED: Text("已解出", "solved"), state.SHOWN: Text("看过�
           state.TRIED: Text("试过", "tried"), state.OPEN: Text("未做", "open")}
 
 
+SIZE, GAP = 16, 4  # of a square of the picture, in pixels
+
+
+def _square(one: str, x: int, title: str) -> str:
+    """An exercise as a square of an SVG: filled by its state, with a tick if solved, and a dot if the solution was seen before."""
+    opacity = {state.OPEN: 0.18, state.TRIED: 0.9}.get(one, 1.0)
+    tick = f'<path d="M{x + 4} 9l3 3 5-7" stroke="#fff" stroke-width="2" fill="none"/>' if one in (state.SOLVED, state.SHOWN) else ""
+    dot = f'<circle cx="{x + SIZE - 3}" cy="3.5" r="3" fill="#E69F00"/>' if one == state.SHOWN else ""
+    return (f'<g><title>{title}</title><rect x="{x}" y="1" width="{SIZE}" height="{SIZE}" rx="3" fill="{MARKS[one][1]}" '
+            f'fill-opacity="{opacity}"/>{tick}{dot}</g>')
+
+
+def _bar(row: state.Row, lang: str) -> str:
+    """A strip of squares, one for each exercise, with its number and state as a tooltip."""
+    squares = [_square(one, i * (SIZE + GAP), f"{id}: {STATES[one][lang]}") for i, (id, one) in enumerate(row.states.items())]
+    width = len(squares) * (SIZE + GAP)
+    return f'<svg width="{width}" height="{SIZE + 2}" role="img" aria-label="{row.solved}/{len(squares)}">{"".join(squares)}</svg>'
+
+
+def _legend_html(lang: str) -> str:
+    drawn = (f'<svg width="{SIZE + GAP}" height="{SIZE + 2}" aria-hidden="true" style="vertical-align:middle">{_square(one, 0, "")}</svg>{STATES[one][lang]}'
+             for one in MARKS)
+    return "".join(f'<span style="margin-right:1.2em;white-space:nowrap">{one}</span>' for one in drawn)
+
+
 def _legend(lang: str) -> str:
-    return "　".join(f"{MARKS[one][0]} {STATES[one][lang]}" for one in MARKS)
-
-
-def _bar(row: state.Row) -> str:
-    """An SVG strip: one square for each exercise, its number as a tooltip."""
-    size, gap = 16, 4
-    width = len(row.states) * (size + gap)
-    squares = []
-    for i, (id, one) in enumerate(row.states.items()):
-        colour, x = MARKS[one][1], i * (size + gap)
-        opacity = {state.OPEN: 0.18, state.TRIED: 0.9}.get(one, 1.0)
-        tick = f'<path d="M{x + 4} 9l3 3 5-7" stroke="#fff" stroke-width="2" fill="none"/>' if one in (state.SOLVED, state.SHOWN) else ""
-        dot = f'<circle cx="{x + size - 3}" cy="3.5" r="3" fill="#E69F00"/>' if one == state.SHOWN else ""
-        squares.append(f'<g><title>{id}: {one}</title><rect x="{x}" y="1" width="{size}" height="{size}" rx="3" fill="{colour}" '
-                       f'fill-opacity="{opacity}"/>{tick}{dot}</g>')
-    return f'<svg width="{width}" height="{size + 2}" role="img" aria-label="{row.solved}/{len(row.states)}">{"".join(squares)}</svg>'
+    return "  ".join(f"{MARKS[one][0]} {STATES[one][lang]}" for one in MARKS)
 
 
 def progress_html(rows: Sequence[state.Row], lang: str) -> str:
@@ -262,9 +275,9 @@ def progress_html(rows: Sequence[state.Row], lang: str) -> str:
     solved, count = sum(row.solved for row in rows), sum(len(row.states) for row in rows)
     head = f"<b>已解出 {solved} / {count}</b>" if lang == "zh" else f"<b>{solved} of {count} solved</b>"
     cell = 'style="padding:.2em .8em .2em 0;text-align:left;border:0;white-space:nowrap"'
-    body = "".join(f'<tr style="background:none"><td {cell}>{html.escape(row.title[lang])}</td><td {cell}>{_bar(row)}</td>'
+    body = "".join(f'<tr style="background:none"><td {cell}>{html.escape(row.title[lang])}</td><td {cell}>{_bar(row, lang)}</td>'
                    f'<td {cell}>{row.solved} / {len(row.states)}</td></tr>' for row in rows)
-    return f'{head}<div style="overflow-x:auto"><table style="border:0;margin:.4em 0">{body}</table></div><div style="opacity:.8;font-size:.9em">{_legend(lang)}</div>'
+    return f'{head}<div style="overflow-x:auto"><table style="border:0;margin:.4em 0">{body}</table></div><div style="opacity:.8;font-size:.9em">{_legend_html(lang)}</div>'
 
 
 def progress_plain(rows: Sequence[state.Row], lang: str) -> str:
