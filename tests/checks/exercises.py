@@ -94,6 +94,8 @@ def _excess(one: Result, other: Result) -> float:
     left, right = [*_numbers(one.value)], [*_numbers(other.value)]
     if one.error or other.error or not left or [a.shape for a in left] != [a.shape for a in right]:
         return float("inf")
+    if any((np.isnan(a) != np.isnan(b)).any() for a, b in zip(left, right)):
+        return float("inf")
     with np.errstate(invalid="ignore"):
         return max((float(np.nanmax(np.abs(a - b) / (1 + np.abs(a)))) if a.size else 0.0 for a, b in zip(left, right)), default=float("inf"))
 
@@ -133,7 +135,8 @@ SETUP = "import math\nimport numpy as np\nimport torch\nimport torch.nn.function
 def stub_function(entry: Entry):
     """The function as it is handed out."""
     namespace: dict[str, Any] = {}
-    exec(compile(SETUP + entry.stub, "<cell>", "exec"), namespace)
+    exec(SETUP, namespace)  # in a cell of its own, as in the notebook: the bytecode depends on imports beside it
+    exec(compile(entry.stub, "<cell>", "exec"), namespace)
     return namespace[entry.task().name]
 
 
