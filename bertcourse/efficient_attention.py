@@ -5,7 +5,7 @@
 # %% ../nbs/helpers/efficient_attention.ipynb #exports-imports
 from __future__ import annotations
 
-import math, time
+import math, statistics, time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,7 +20,8 @@ from .transformer import scaled_dot_product_attention
 
 # %% auto #0
 __all__ = ['METHODS', 'windowed_attention', 'low_rank_attention', 'kernel_attention', 'tiled_attention', 'full_attention',
-           'head_vectors', 'largest_tensor', 'count_flops', 'seconds_of', 'survey_attention', 'plot_survey']
+           'head_vectors', 'largest_tensor', 'count_flops', 'seconds_of', 'processor_seconds', 'survey_attention',
+           'plot_survey']
 
 # %% ../nbs/helpers/efficient_attention.ipynb #windowed
 def windowed_attention(
@@ -164,6 +165,20 @@ def seconds_of(
             function()
             times.append(time.perf_counter() - start)
     return min(times)
+
+def processor_seconds(
+    functions: Mapping[Any, Callable[[], Any]],
+    rounds: int = 15,  # each function once in every round
+) -> dict[Any, float]:  # the medians
+    "Processor time of functions that are called in turn: what other programs use does not count."
+    times: dict[Any, list[float]] = {name: [] for name in functions}
+    with torch.no_grad():
+        for _ in range(rounds):
+            for name, function in functions.items():
+                start = time.process_time()
+                function()
+                times[name].append(time.process_time() - start)
+    return {name: statistics.median(row) for name, row in times.items()}
 
 # %% ../nbs/helpers/efficient_attention.ipynb #survey
 def survey_attention(

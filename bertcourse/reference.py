@@ -122,14 +122,16 @@ class SymbolTable:
         name, _, below = (s.shown or s.symbol).partition("_")
         shown = f"<i>{name}</i>" + (f"<sub><i>{below}</i></sub>" if below else "")
         code = f"<code>{s.code}</code>" if s.code else ""
-        pages = ", ".join(page.partition("_")[0].lstrip("0") + _part(page) for page in s.pages)
+        pages = ", ".join(_page_numbers()[page] for page in s.pages)
         meaning = bilingual(*(re.sub(r"\$(\w)_(\w)\$", r"<i>\1</i><sub>\2</sub>", html.escape(t)) for t in (s.zh, s.en)))
         return [shown, meaning, code, s.base, pages]
 
-def _part(page: str) -> str:
-    "The second number of a page's name, as in 03_1."
-    second = page.split("_")[1]
-    return f".{second}" if second.isdigit() else ""
+@functools.cache
+def _page_numbers() -> dict[str, str]:
+    "Notebook → the number of its page on the map. The appendix has none."
+    pages = tomllib.loads(asset("path.toml").read_text(encoding="utf-8"))["page"]
+    return {page["notebook"]: page["id"] for page in pages} | {"09_appendix": bilingual("附录", "Appendix")}
+
 
 # %% ../nbs/helpers/reference.ipynb #minutes
 CHARACTERS, WORDS, LINES = 300, 200, 10  # a minute: Chinese characters, English words, lines of code
