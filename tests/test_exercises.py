@@ -45,6 +45,12 @@ def test_a_sheet_is_complete(sheet):
 
 
 @pytest.mark.check
+def test_a_prompt_ends_where_the_exercise_does():
+    for entry in ENTRIES:
+        assert not [prompt for prompt in entry.prompts.values() if "progress" in prompt.lower() or "\n## " in prompt], entry.id
+
+
+@pytest.mark.check
 def test_ids_are_those_of_the_chapters_and_unique():
     ids = [entry.id for entry in ENTRIES]
     assert len(set(ids)) == len(ids)

@@ -106,6 +106,8 @@ def read_entries(notebook: Mapping[str, Any], page: str) -> Iterator[Entry]:
                 for one in LANGUAGES if lang is None else (lang,):
                     current.titles[one] = found[2].strip()
                 text = text[found.end():]
+            elif re.search(r"^## ", text, re.MULTILINE):
+                current = None  # another part of the page
             if current is not None and "answer" not in cell.get("metadata", {}).get("tags", ()):
                 for one in LANGUAGES if lang is None else (lang,):
                     _read_prose(current, one, text)
