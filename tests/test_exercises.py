@@ -1,5 +1,6 @@
 """The exercises, each proved: the reference passes, the mistakes are recognised, mutations fail, other right forms pass."""
 
+import inspect
 import json
 import random
 import re
@@ -8,10 +9,11 @@ import pytest
 from checks import exercises as proofs
 from checks import language, reading
 
-from bertcourse.exercises import Exercise, Experiment, Question
+from bertcourse.exercises import Exercise, Experiment, Question, state
 from bertcourse.exercises.checking import CORRECT, NOT_ATTEMPTED, NOT_YET, RAISED, judge
 from bertcourse.exercises.definition import LEVELS
 from bertcourse.exercises.loading import load_sheets
+from bertcourse.exercises.pages import anchor, learner_sheet, site_pages
 
 SHEETS = load_sheets()
 ENTRIES = [entry for sheet in SHEETS for entry in sheet.entries]
@@ -83,6 +85,48 @@ def test_cells(sheet):
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     long = [line for source in code for line in source.splitlines() if len(line) > (150 if "#| exercise" in source else 100)]
     assert not long
+
+
+# --- as a learner gets it -----------------------------------------------------------------------------------------
+
+SLOW_CELL = re.compile(r"\bfit\(")  # one run of an experiment
+
+
+@pytest.mark.parametrize("lang", ["zh", "en"])
+@by_sheet
+def test_a_sheet_as_handed_out_runs(sheet, lang, tmp_path, monkeypatch):
+    monkeypatch.setenv(state.VARIABLE, str(tmp_path / "progress.json"))
+    monkeypatch.setenv("BERTCOURSE_LANG", lang)
+    copy = learner_sheet(json.loads(sheet.path.read_text(encoding="utf-8")), sheet.page, lang)
+    namespace, said = {"__name__": "__main__"}, {}
+    for cell in copy["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "code" and not SLOW_CELL.search(source):
+            exec(compile(source, f"<{cell['id']}>", "exec"), namespace)
+            if called := re.match(r'check\("([\d.]+)"\)', source):
+                said[called[1]] = repr(eval(source, namespace))
+    assert said.keys() == {entry.id for entry in sheet.entries}
+    marks = {text.splitlines()[0][0] for text in said.values()}
+    assert marks <= {"○", "✗"}  # nothing is solved; a find-the-bug exercise says what its function gives
+    assert all(bool(re.search("[一-鿿]", text)) == (lang == "zh") for text in said.values())
+    assert not (tmp_path / "progress.json").exists()  # and nothing counts as an attempt
+
+
+@by_sheet
+def test_the_pages_of_the_site(sheet):
+    for lang in ("zh", "en"):
+        exercises, solutions = site_pages(sheet, lang).values()
+        for entry in sheet.entries:
+            for page in (exercises, solutions):
+                found = ["".join(cell["source"]) for cell in page["cells"] if f"{{#{anchor(entry.id)}}}" in "".join(cell["source"])]
+                assert len(found) == 1 and entry.titles[lang] in found[0]
+            if "Exercise(" in entry.definition:
+                source = inspect.getsource(entry.task().reference).strip()
+                assert source in str_of(solutions) and source not in str_of(exercises)
+
+
+def str_of(page):
+    return "\n".join("".join(cell["source"]) for cell in page["cells"])
 
 
 # --- proofs -------------------------------------------------------------------------------------------------------
