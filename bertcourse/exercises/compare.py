@@ -170,6 +170,8 @@ def show(value: Any) -> str:
         text = "{" + inner + (", …" if len(value) > 12 else "") + "}"
     elif isinstance(value, float):
         text = show_number(value)
+    elif callable(value) and hasattr(value, "__name__"):
+        text = f"<function {value.__name__}>"  # without its address
     else:
         text = repr(value)
     return printable(text if len(text) <= WIDEST else text[:WIDEST] + " …", keep="\n")

@@ -115,9 +115,17 @@ def _double(value: Any) -> Any:
     """The same argument in float64."""
     if isinstance(value, torch.nn.Module):
         return copy.deepcopy(value).double()
-    if isinstance(value, torch.nn.Parameter):
-        return torch.nn.Parameter(value.detach().double())
-    return _map(value, lambda tensor: tensor.double() if isinstance(tensor, torch.Tensor) and tensor.is_floating_point() else tensor)
+    return _map(value, _double_tensor)
+
+
+def _double_tensor(tensor: Any) -> Any:
+    """A tensor or parameter in float64, again a leaf of the graph; arrays and whole numbers as they are."""
+    if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
+        return tensor
+    made = tensor.detach().double()
+    if isinstance(tensor, torch.nn.Parameter):
+        return torch.nn.Parameter(made, requires_grad=tensor.requires_grad)
+    return made.requires_grad_(tensor.requires_grad)
 
 
 def rounding(exercise: Exercise, seed: int = 0) -> float:
@@ -135,8 +143,8 @@ SETUP = "import math\nimport numpy as np\nimport torch\nimport torch.nn.function
 def stub_function(entry: Entry):
     """The function as it is handed out."""
     namespace: dict[str, Any] = {}
-    exec(SETUP, namespace)  # in a cell of its own, as in the notebook: the bytecode depends on imports beside it
-    exec(compile(entry.stub, "<cell>", "exec"), namespace)
+    for cell in (SETUP, entry.stub):  # one after the other, as in a notebook: an import beside the function changes its byte code
+        exec(compile(cell, "<cell>", "exec"), namespace)
     return namespace[entry.task().name]
 
 
