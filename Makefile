@@ -14,7 +14,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 EXTRAS := lab,dev
 LOG := build/install.log
-CHECKED := tests/test_language.py tests/test_claims.py tests/test_nbdev.py tests/test_notebooks.py tests/test_pages.py tests/test_bank.py
+CHECKED := tests/test_language.py tests/test_claims.py tests/test_nbdev.py tests/test_notebooks.py tests/test_pages.py tests/test_bank.py tests/test_exercises.py
 
 # The environment is made anew when this changes: what is asked for, what is pinned, and where the repository lies.
 # A hash, not time stamps: a fresh checkout or a `touch` reinstalls nothing.
