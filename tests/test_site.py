@@ -38,6 +38,11 @@ def pages(folder):
     }
 
 
+def course_pages(folder):
+    """Those that come from `nbs/`; the pages of exercises are made from `exercises/` (tests/test_exercises.py)."""
+    return {name: nb for name, nb in pages(folder).items() if not name.startswith("exercises/")}
+
+
 def own_prose(nb):
     """The Markdown of a page that comes from the course."""
     return "\n".join(
@@ -55,11 +60,11 @@ def test_processed_site_has_no_fault(site, processed, lang):
 
 @pytest.mark.parametrize("lang", LANGUAGES)
 def test_every_cell_of_the_language_is_there_and_no_other(processed, lang):
-    for name, nb in pages(processed[lang]).items():
+    for name, nb in course_pages(processed[lang]).items():
         text = own_prose(nb)
         sources = {
             of: {
-                line.rstrip(): cell.where
+                line.rstrip().replace("](../exercises/", "](exercises/"): cell.where  # where they lie on the site
                 for cell in reading.read(reading.NBS / name)
                 if cell.lang == of
                 for line in cell.text.splitlines()
@@ -80,7 +85,7 @@ def test_code_is_shown_in_place_or_hidden(processed, lang):
     def bare(source):
         return re.sub(r"^#\|.*\n?", "", "".join(source), flags=re.MULTILINE).strip()
 
-    for name, nb in pages(processed[lang]).items():
+    for name, nb in course_pages(processed[lang]).items():
         source = reading.load(reading.NBS / name)["cells"]
         hidden = re.compile(r"^#\|\s*(?:export|hide|default_exp)\b", re.MULTILINE)
         others = {"en" if lang == "zh" else "zh"}  # cells with an example in the other language
@@ -115,7 +120,8 @@ def test_both_sites_have_the_same_structure(processed):
     assert [c["website"]["title"] for c in configs] == ["BERT 课程", "The BERT course"]
     assert all(c["website"]["site-url"].endswith(f"/{c['lang']}") for c in configs)
     zh, en = (pages(processed[lang]) for lang in LANGUAGES)
-    assert zh.keys() == en.keys() == {p.relative_to(reading.NBS).as_posix() for p in reading.notebooks()}
+    exercises = {f"exercises/{p.stem}{end}.ipynb" for p in (ROOT / "exercises").glob("[0-9]*.ipynb") for end in ("", "_solutions")}
+    assert zh.keys() == en.keys() == {p.relative_to(reading.NBS).as_posix() for p in reading.notebooks()} | exercises
     for name in zh:
         counts = [len([c for c in nb["cells"] if c["cell_type"] == "code"]) for nb in (zh[name], en[name])]
         assert counts[0] == counts[1], name

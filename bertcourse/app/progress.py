@@ -9,7 +9,7 @@ from pathlib import Path
 from bertcourse.app.messages import UserError
 from bertcourse.app.quiz import chosen_language
 from bertcourse.base.display import json_of
-from bertcourse.exercises import feedback, state
+from bertcourse.exercises import chart, state
 from bertcourse.languages import LANGUAGES
 
 
@@ -38,5 +38,5 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
         raise UserError(f"{path} does not exist: name the {state.FILE} of your workspace", f"{path} 不存在：请给出工作区里的 {state.FILE}")
     progress = state.read_progress(path)
     rows = state.rows(progress)
-    print(json_of(as_data(rows, progress, path), indent=1) if args.json else feedback.progress_plain(rows, lang))
+    print(json_of(as_data(rows, progress, path), indent=1) if args.json else chart.progress_plain(rows, lang))
     return 0

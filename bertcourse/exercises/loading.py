@@ -10,13 +10,15 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bertcourse.assets import asset
 from bertcourse.base.bilingual import Text
 from bertcourse.base.errors import UserError
-from bertcourse.exercises.definition import Task
 from bertcourse.languages import LANGUAGES, pick_title, split_marker
+
+if TYPE_CHECKING:
+    from bertcourse.exercises.definition import Task
 
 FOLDER = "exercises"  # in the clone, in the wheel, in a workspace
 HEADING = re.compile(r"^## (\d\.\d+) (.+)$", re.MULTILINE)

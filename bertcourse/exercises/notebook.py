@@ -9,7 +9,7 @@ from typing import Any
 from bertcourse.base.bilingual import Text
 from bertcourse.base.errors import UserError
 from bertcourse.drill.show import Shown
-from bertcourse.exercises import feedback, state
+from bertcourse.exercises import chart, feedback, state
 from bertcourse.exercises.checking import CORRECT, NOT_ATTEMPTED, judge
 from bertcourse.exercises.definition import Exercise, Experiment, Question
 from bertcourse.exercises.feedback import BLUE, ORANGE, Message
@@ -136,6 +136,6 @@ def progress() -> Shown:
         rows = state.rows(state.read_progress(path))
         if not rows:
             return Message("→", BLUE, Text("这里还没有练习", "there are no exercises here")).shown()
-        return Shown(lambda lang: feedback.progress_html(rows, lang), lambda lang: feedback.progress_plain(rows, lang))
+        return Shown(lambda lang: chart.progress_html(rows, lang), lambda lang: chart.progress_plain(rows, lang))
     except UserError as error:
         return _error_message(error).shown()

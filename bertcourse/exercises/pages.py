@@ -10,7 +10,6 @@ from typing import Any
 
 from bertcourse.assets import asset
 from bertcourse.base.bilingual import Text
-from bertcourse.exercises.definition import Exercise, Experiment, Question
 from bertcourse.exercises.loading import DEFINITION, HEADING, Entry, Sheet, read_entries
 from bertcourse.languages import LANGUAGES, learner_notebook, split_marker
 
@@ -111,6 +110,7 @@ def anchor(id: str) -> str:
 
 def prompt_text(entry: Entry, aims: Mapping[str, Sequence[str]], lang: str) -> str:
     """An exercise's part of its page on the site."""
+    from bertcourse.exercises.definition import Exercise
     task = entry.task()
     hint, solution = ("提示", "解答") if lang == "zh" else ("Hint", "Solution")
     parts = [f"## {entry.id} {entry.titles[lang]} {{#{anchor(entry.id)}}}", facts_line(entry, aims, lang), _linked(entry.prompts[lang])]
@@ -127,6 +127,7 @@ def _bullets(texts: Sequence[Text], lang: str) -> str:
 
 def solution_text(entry: Entry, lang: str) -> str:
     """An exercise's part of the page of solutions: folded."""
+    from bertcourse.exercises.definition import Exercise, Question
     task = entry.task()
     zh = lang == "zh"
     if isinstance(task, Exercise):
@@ -137,7 +138,6 @@ def solution_text(entry: Entry, lang: str) -> str:
     elif isinstance(task, Question):
         inner = "\n\n".join([task.answer[lang], "好的回答会说到：" if zh else "A good answer says:", _bullets(task.points, lang)])
     else:
-        assert isinstance(task, Experiment)
         inner = task.explanation[lang]
     back = "题目" if zh else "The exercise"
     return "\n\n".join([f"## {entry.id} {entry.titles[lang]} {{#{anchor(entry.id)}}}", _folded("解答" if zh else "Solution", inner),
