@@ -94,7 +94,7 @@ def test_any_value_equals_itself_and_can_be_shown(value, data):
 
 def test_a_wrong_number_is_named_with_its_place():
     found = difference(torch.zeros(2, 3), torch.tensor([[0, 0, 0], [0, 0.5, 0]]), 1e-4)
-    assert found.en == "1 of 6 numbers are wrong; the first is at (1, 1): it should be 0, and is 0.5"
+    assert found.en == "1 of 6 numbers is wrong; the first is at (1, 1): it should be 0, and is 0.5"
 
 
 # --- outcomes -----------------------------------------------------------------------------------------------------
@@ -119,7 +119,7 @@ def test_the_cell_as_handed_out_is_not_an_attempt():
 
 def test_an_answer_that_changes_its_arguments():
     found = outcome(lambda values, factor: values.mul_(factor))
-    assert found.status == NOT_YET and "changed its argument 1" in found.difference.en
+    assert found.status == NOT_YET and "changed its argument `values`" in found.difference.en
 
 
 def test_the_line_of_an_error():
@@ -275,13 +275,62 @@ def test_a_question_is_marked_by_the_learner(own_progress):
     assert "a whole number from 0 to 3" in repr(exercises.check("1.9", points=7))
     assert "1 of 3 points" in repr(exercises.check("1.9", points=1)) and "all 3 points" in repr(exercises.check("1.9", points=3))
     assert "A good answer says" in repr(exercises.solution("1.9"))
+    assert state.state(json.loads(own_progress.read_text())["exercises"]["1.9"]) == state.SOLVED
+    assert "leave out points" in repr(exercises.check("1.7", points=1))
 
 
-@pytest.mark.parametrize("id", ["9.9", "1.99", "", None, 77, "x\x1b[31m"])
+@pytest.mark.parametrize("id", ["9.9", "1.99", "", "x\x1b[31m"])
 def test_an_unknown_exercise(id):
     for ask in (exercises.check, exercises.hint, exercises.solution):
         said = repr(ask(id))
         assert "there is no exercise" in said and "Traceback" not in said and "\x1b" not in said
+
+
+@pytest.mark.parametrize("id", [1.2, 2.10, 77, None, ["1.2"]])
+def test_an_id_that_is_no_text_changes_nothing(own_progress, id):
+    exercises.check("1.7", answer_of("1.7").reference)
+    before = own_progress.read_text()
+    for ask in (exercises.check, exercises.hint, exercises.solution):
+        assert "write its number in quotes" in repr(ask(id))
+    assert "hint 1 of 3" in repr(exercises.hint(" 1.2 ")) and json.loads(own_progress.read_text())["exercises"].keys() == {"1.7", "1.2"}
+    assert json.loads(before)["exercises"]["1.7"] == json.loads(own_progress.read_text())["exercises"]["1.7"]
+
+
+def test_a_bug_that_is_to_be_found_is_not_given_away():
+    from checks.exercises import stub_function
+
+    from bertcourse.exercises.loading import load_sheets
+    for entry in (entry for sheet in load_sheets() for entry in sheet.entries if entry.facts.kind == "Bug"):
+        said = repr(exercises.check(entry.id, stub_function(entry)))
+        assert "find its bug and mend it" in said and not any(mistake.en in said for mistake in entry.task().mistakes), entry.id
+
+
+def test_a_cell_whose_last_run_failed():
+    namespace = {"check": exercises.check, "In": ["", "def count_parameters(V, P, H, L, I):\n    return 1\n", "def count_parameters(V P):\n    return 2\n"]}
+    exec(namespace["In"][1], namespace)
+    exec("found = check('1.7')", namespace)
+    assert "the version before" in repr(namespace["found"])
+    namespace["In"].append(namespace["In"][1])
+    exec("found = check('1.7')", namespace)
+    assert "the version before" not in repr(namespace["found"])
+
+
+def test_a_learner_who_stops_a_check(monkeypatch):
+    def interrupted(V, P, H, L, I):
+        raise KeyboardInterrupt
+    assert "stopped by you" in repr(exercises.check("1.7", interrupted))
+
+
+def test_an_answer_that_asks_or_warns():
+    def asks(V, P, H, L, I):
+        return int(input("how many?"))
+
+    def warns(V, P, H, L, I):
+        import warnings
+        warnings.warn("deprecated")
+        return answer_of("1.7").reference(V, P, H, L, I) + 1
+    assert "input() cannot be used" in repr(exercises.check("1.7", asks))
+    assert "deprecated" not in repr(exercises.check("1.7", warns))
 
 
 @pytest.mark.parametrize("number", [0, 4, -1, "2", 1.5])

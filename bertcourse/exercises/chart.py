@@ -24,7 +24,7 @@ def _square(one: str, x: int, title: str) -> str:
     tick = f'<path d="M{x + 4} 9l3 3 5-7" stroke="#fff" stroke-width="2" fill="none"/>' if one in (state.SOLVED, state.SHOWN) else ""
     dot = f'<circle cx="{x + SIZE - 3}" cy="3.5" r="3" fill="#E69F00"/>' if one == state.SHOWN else ""
     return (f'<g><title>{title}</title><rect x="{x}" y="1" width="{SIZE}" height="{SIZE}" rx="3" fill="{MARKS[one][1]}" '
-            f'fill-opacity="{opacity}"/>{tick}{dot}</g>')
+            f'fill-opacity="{opacity}" stroke="{MARKS[one][1]}" stroke-opacity="0.5"/>{tick}{dot}</g>')
 
 
 def _bar(row: state.Row, lang: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dis
+import inspect
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from types import CodeType
 from typing import Any
 
 from bertcourse.base.bilingual import Text
-from bertcourse.exercises.compare import difference, kind_difference
+from bertcourse.exercises.compare import contains_floats, difference, kind_difference
 from bertcourse.exercises.definition import Draw, Exercise, Mistake
 from bertcourse.exercises.running import SECONDS, Call, Failure, call, kept_state, remaining
 
@@ -33,6 +34,8 @@ class Outcome:
     failure: Failure | None = None  # what the answer raised
     printed: str = ""  # by the answer, in that case
     is_unchanged: bool = False  # is it the function as it was handed out?
+    has_floats: bool = False  # does the tolerance count?
+    changed: bool = False  # is it wrong for having changed an argument?
 
 
 @dataclass(frozen=True)
@@ -88,9 +91,14 @@ def compare(exercise: Exercise, expected: Result, got: Result) -> Text | None:
     if got.is_late or expected.is_late or got.error or expected.error:
         return None if got == expected else Text("得到的是错误", "an error was raised")
     if got.changed != expected.changed:
-        place = got.changed if got.changed is not None else expected.changed
-        return Text(f"函数改动了它的第 {place + 1} 个参数：请先复制再改", f"the function changed its argument {place + 1}: work on a copy")
+        name = argument_names(exercise)[got.changed if got.changed is not None else expected.changed]
+        return Text(f"函数改动了它的参数 `{name}`：请先复制再改", f"the function changed its argument `{name}`: work on a copy")
     return (exercise.compare or difference)(expected.value, got.value, exercise.tolerance)
+
+
+def argument_names(exercise: Exercise) -> list[str]:
+    """The names of the parameters of the learner's function."""
+    return [*inspect.signature(exercise.reference).parameters]
 
 
 # --- judging ------------------------------------------------------------------------------------------------------
@@ -138,10 +146,11 @@ def judge(exercise: Exercise, function: Callable[..., Any], stub: str = "", seed
     results = [result for _, result in calls]
     wrong = next((i for i, (one, other) in enumerate(zip(expected, results)) if compare(exercise, one, other) is not None), None)
     if wrong is None:
-        return Outcome(CORRECT, len(cases))
+        return Outcome(CORRECT, len(cases), has_floats=any(contains_floats(one.value) for one in expected))
     done, result = calls[wrong]
     outcome = Outcome(NOT_YET, len(cases), wrong, cases[wrong], expected[wrong].value, result.value,
-                      compare(exercise, expected[wrong], result), printed=done.printed, failure=done.failure, is_unchanged=is_unchanged)
+                      compare(exercise, expected[wrong], result), printed=done.printed, failure=done.failure, is_unchanged=is_unchanged,
+                      changed=result.changed != expected[wrong].changed)
     if result.is_late:
         return replace(outcome, status=LATE)
     if all(one.value is None and not one.error for one in results) and expected[wrong].value is not None:

@@ -69,76 +69,99 @@ def _array_difference(expected: np.ndarray, got: np.ndarray, tolerance: float) -
     place = first[0] if len(first) == 1 else first
     should, came = show_number(expected[first]), show_number(got[first])
     return Text(f"{agree.size} 个数里有 {wrong} 个不对；第一个在位置 {place}：应为 {should}，得到 {came}",
-                f"{wrong} of {agree.size} numbers are wrong; the first is at {place}: it should be {should}, and is {came}")
+                f"{wrong} of {agree.size} numbers {'is' if wrong == 1 else 'are'} wrong; the first is at {place}: it should be {should}, and is {came}")
 
 
 # --- values -------------------------------------------------------------------------------------------------------
 
-def _inside(place: Text, found: Text | None) -> Text | None:
-    return found and Text(f"{place.zh}：{found.zh}", f"{place.en}: {found.en}")
-
-
-def _dict_difference(expected: Mapping[Any, Any], got: Any, tolerance: float) -> Text | None:
+def _dict_difference(expected: Mapping[Any, Any], got: Any, tolerance: float, path: str) -> Text | None:
     if not isinstance(got, Mapping):
-        return kind_difference(expected, got)
+        return _at(path, kind_difference(expected, got))
     missing, extra = [k for k in expected if k not in got], [k for k in got if k not in expected]
     if missing or extra:
         names = ", ".join(printable(repr(key)) for key in (missing or extra)[:5])
-        return Text(f"缺少键 {names}", f"the keys {names} are missing") if missing else Text(f"多出键 {names}", f"there are keys too many: {names}")
-    found = (_inside(Text(f"键 {key!r}", f"key {key!r}"), difference(expected[key], got[key], tolerance)) for key in expected)
+        return _at(path, Text(f"缺少键 {names}", f"the keys {names} are missing") if missing else
+                   Text(f"多出键 {names}", f"there are keys too many: {names}"))
+    found = (difference(expected[key], got[key], tolerance, f"{path}[{key!r}]") for key in expected)
     return next(filter(None, found), None)
 
 
-def _list_difference(expected: Sequence[Any], got: Any, tolerance: float) -> Text | None:
+def _list_difference(expected: Sequence[Any], got: Any, tolerance: float, path: str) -> Text | None:
     if _is_array(got):
         got = got.tolist()
     if not isinstance(got, (list, tuple)):
-        return kind_difference(expected, got)
+        return _at(path, kind_difference(expected, got))
     if len(expected) != len(got):
-        return Text(f"应有 {len(expected)} 项，得到 {len(got)} 项", f"there should be {len(expected)} items, and there are {len(got)}")
-    found = (_inside(Text(f"第 {i} 项（从 0 数起）", f"item {i} (counted from 0)"), difference(one, other, tolerance))
-             for i, (one, other) in enumerate(zip(expected, got)))
+        return _at(path, Text(f"应有 {len(expected)} 项，得到 {len(got)} 项", f"there should be {len(expected)} items, and there are {len(got)}"))
+    found = (difference(one, other, tolerance, f"{path}[{i}]") for i, (one, other) in enumerate(zip(expected, got)))
     return next(filter(None, found), None)
+
+
+def _at(path: str, found: Text | None) -> Text | None:
+    """The sentence with the place in a nested value, such as [0]["a"]."""
+    return Text(f"结果的 {path}：{found.zh}", f"at {path} of the result: {found.en}") if found and path else found
 
 
 def kind_difference(expected: Any, got: Any) -> Text:
     """That another sort of value came than expected."""
     should, came = kind(expected), kind(got)
-    return Text(f"应当是 {should}，得到的是 {came}", f"it should be {should}, and is {came}")
+    return Text(f"应当是{should.zh}，得到的是{came.zh}", f"it should be {should.en}, and is {came.en}")
 
 
-def difference(expected: Any, got: Any, tolerance: float) -> Text | None:
+def difference(expected: Any, got: Any, tolerance: float, path: str = "") -> Text | None:
     """What is wrong with a value, or None: lists, arrays and tensors of any type may stand for each other.
 
     `tolerance` is absolute and relative, and counts where floating-point numbers are expected; whole numbers are exact.
     """
     if isinstance(expected, Mapping):
-        return _dict_difference(expected, got, tolerance)
+        return _dict_difference(expected, got, tolerance, path)
     if isinstance(expected, str) or expected is None:
         if type(expected) is not type(got) and not isinstance(got, str):
-            return kind_difference(expected, got)
-        return None if expected == got else Text("文本不对", "the text is wrong")
+            return _at(path, kind_difference(expected, got))
+        return None if expected == got else _at(path, Text("文本不对", "the text is wrong"))
     if isinstance(expected, (set, frozenset)):
-        return None if isinstance(got, (set, frozenset, list, tuple)) and expected == set(got) else Text("集合不对", "the set is wrong")
-    wanted = as_array(expected)
-    if wanted is None:
-        return _list_difference(expected, got, tolerance) if isinstance(expected, (list, tuple)) else (
-            None if expected == got else Text("值不对", "the value is wrong"))
+        same = isinstance(got, (set, frozenset, list, tuple)) and expected == set(got)
+        return None if same else _at(path, Text("集合不对", "the set is wrong"))
+    wanted, is_list = as_array(expected), isinstance(expected, (list, tuple))
+    if wanted is None and not is_list:
+        return None if expected == got else _at(path, Text("值不对", "the value is wrong"))
     came = as_array(got)
-    if came is None:
-        return _list_difference(expected, got, tolerance) if isinstance(expected, (list, tuple)) else kind_difference(expected, got)
-    return _array_difference(wanted, came, tolerance)
+    if wanted is None or came is None:
+        return _list_difference(expected, got, tolerance, path) if is_list else _at(path, kind_difference(expected, got))
+    return _at(path, _array_difference(wanted, came, tolerance))
+
+
+def contains_floats(value: Any) -> bool:
+    """Are there floating-point numbers in a value, so that the tolerance counts?"""
+    if isinstance(value, Mapping):
+        return any(map(contains_floats, value.values()))
+    array = as_array(value)
+    if array is not None:
+        return array.dtype.kind == "f"
+    return isinstance(value, (list, tuple)) and any(map(contains_floats, value))
 
 
 # --- showing ------------------------------------------------------------------------------------------------------
 
-def kind(value: Any) -> str:
-    """What sort of value it is, in code: `Tensor of shape (2, 3)`."""
+KINDS = (  # the first that fits
+    (bool, Text("真假值", "a truth value")), (int, Text("整数", "a whole number")), (float, Text("数", "a number")), (str, Text("文本", "a text")),
+    (Mapping, Text("字典", "a dictionary")), ((set, frozenset), Text("集合", "a set")),
+)
+
+
+def kind(value: Any) -> Text:
+    """What sort of value it is, in words: `a tensor of shape (2, 3)`."""
+    if value is None:
+        return Text(" None", "None")
     if _is_array(value):
-        return f"{type(value).__name__}{tuple(value.shape)}"
-    if isinstance(value, (list, tuple, set, frozenset, Mapping, str)):
-        return f"{type(value).__name__}[{len(value)}]"
-    return type(value).__name__
+        shape, (zh, en) = tuple(value.shape), ("数组", "an array") if isinstance(value, np.ndarray) else ("张量", "a tensor")
+        return Text(f"形状为 {shape} 的{zh}", f"{en} of shape {shape}")
+    if isinstance(value, (list, tuple)):
+        zh, en = ("列表", "a list") if isinstance(value, list) else ("元组", "a tuple")
+        return Text(f"有 {len(value)} 项的{zh}", f"{en} of {len(value)} item{'' if len(value) == 1 else 's'}")
+    if found := next((text for type_, text in KINDS if isinstance(value, type_)), None):
+        return found
+    return Text(f" {type(value).__name__}", type(value).__name__)
 
 
 def show_number(value: Any) -> str:
@@ -153,7 +176,7 @@ def _show_array(value: Any) -> str:
         return kind(value)
     with np.printoptions(precision=4, suppress=True, threshold=SHOWN, edgeitems=2, linewidth=90):
         text = np.array2string(array, separator=", ")
-    return text if array.ndim == 0 else f"{text}  {array.shape}"
+    return f"{array.shape} {text}" if _is_array(value) and array.ndim else text
 
 
 def show(value: Any) -> str:

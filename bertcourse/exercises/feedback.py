@@ -12,8 +12,8 @@ from bertcourse.base.bilingual import Text
 from bertcourse.drill.markup import to_html, to_plain
 from bertcourse.drill.show import Shown
 from bertcourse.exercises import checking
-from bertcourse.exercises.checking import Outcome
-from bertcourse.exercises.compare import kind, show
+from bertcourse.exercises.checking import Outcome, argument_names
+from bertcourse.exercises.compare import show
 from bertcourse.exercises.definition import Exercise, Experiment, Question, Task
 from bertcourse.exercises.loading import Entry
 from bertcourse.exercises.running import SECONDS
@@ -32,6 +32,7 @@ class Message:
     heading: Text
     paragraphs: Sequence[Text] = ()
     values: Sequence[tuple[Text, str]] = ()  # label, code
+    closing: Sequence[Text] = ()  # paragraphs after the values
 
     def html(self, lang: str) -> str:
         """The message in one language."""
@@ -39,7 +40,8 @@ class Message:
         body = "".join(f'<div style="{_BODY}">{to_html(text[lang])}</div>' for text in self.paragraphs)
         colon = "：" if lang == "zh" else ":"
         rows = "".join(f'<div style="{_BODY}">{label[lang]}{colon}<pre style="{_CODE}">{html.escape(value)}</pre></div>' for label, value in self.values)
-        return f"{head}{body}{rows}</div>"
+        end = "".join(f'<div style="{_BODY}">{to_html(text[lang])}</div>' for text in self.closing)
+        return f"{head}{body}{rows}{end}</div>"
 
     def plain(self, lang: str) -> str:
         """The same as plain text."""
@@ -48,6 +50,7 @@ class Message:
         for label, value in self.values:
             inner = "\n".join(f"    {line}" for line in value.splitlines())
             lines.append(f"{label[lang]}{colon}\n{inner}")
+        lines += [to_plain(text[lang]) for text in self.closing]
         return "\n".join(lines)
 
     def shown(self) -> Shown:
@@ -65,20 +68,16 @@ def _labelled(heading: Text, status: Text) -> Text:
     return Text(f"{heading.zh.rstrip('？?')}：{status.zh}", f"{heading.en.rstrip('?')}: {status.en}")
 
 
-def argument_names(exercise: Exercise) -> list[str]:
-    """The names of the parameters of the learner's function."""
-    return [*inspect.signature(exercise.reference).parameters]
-
-
 def show_arguments(exercise: Exercise, arguments: tuple[Any, ...]) -> str:
     """One line for each argument of a case."""
-    return "\n".join(f"{name} = {show(value)}" for name, value in zip(argument_names(exercise), arguments))
+    shown = [(name, show(value)) for name, value in zip(argument_names(exercise), arguments)]
+    return "\n".join(f"{name} =\n{text}" if "\n" in text else f"{name} = {text}" for name, text in shown)
 
 
 def _correct(exercise: Exercise, title: Text, outcome: Outcome) -> Message:
     return Message("✓", GREEN, _labelled(_name(exercise, title), Text("正确", "correct")), [
-        Text(f"{outcome.cases} 组输入，结果全部符合（误差不超过 {exercise.tolerance:g}）。",
-             f"All {outcome.cases} inputs give the expected results (within {exercise.tolerance:g}).")])
+        Text(f"{outcome.cases} 组输入，结果全部符合{f'（误差不超过 {exercise.tolerance:g}）' if outcome.has_floats else ''}。",
+             f"All {outcome.cases} inputs give the expected results{f' (within {exercise.tolerance:g})' if outcome.has_floats else ''}.")])
 
 
 def _not_attempted(exercise: Exercise, title: Text, outcome: Outcome) -> Message:
@@ -88,7 +87,8 @@ def _not_attempted(exercise: Exercise, title: Text, outcome: Outcome) -> Message
     else:
         what = Text(f"函数 `{exercise.name}` 返回了 `None`。是不是忘了写 `return`？",
                     f"The function `{exercise.name}` returned `None`. Did you forget a `return`?")
-    return Message("○", GREY, _labelled(_name(exercise, title), Text("尚未作答", "not attempted")), [what])
+    printed = [(Text("你的函数打印了", "Your function printed"), outcome.printed)] if outcome.printed else []
+    return Message("○", GREY, _labelled(_name(exercise, title), Text("尚未作答", "not attempted")), [what], printed)
 
 
 def _of_case(exercise: Exercise, outcome: Outcome) -> list[tuple[Text, str]]:
@@ -108,7 +108,8 @@ def _raised(exercise: Exercise, title: Text, outcome: Outcome) -> Message:
 
 
 def _mistake(outcome: Outcome) -> list[Text]:
-    return [outcome.mistake.text] if outcome.mistake else []
+    """The sentence for a known mistake; not for a function as it was given, where it would give the answer away."""
+    return [outcome.mistake.text] if outcome.mistake and not outcome.is_unchanged else []
 
 
 def _late(exercise: Exercise, title: Text, outcome: Outcome) -> Message:
@@ -122,11 +123,9 @@ def _not_yet(exercise: Exercise, title: Text, outcome: Outcome) -> Message:
     paragraphs = [*_mistake(outcome), sentence]
     if outcome.is_unchanged:
         paragraphs.append(Text("函数还是原来的样子：找出其中的错误，改正后再检查。", "The function is still as it was given: find its bug and mend it."))
-    kinds = [f"\n{kind(value)}" for value in (outcome.got, outcome.expected)]
-    if kinds[0] == kinds[1]:
-        kinds = ["", ""]
-    values = [*_of_case(exercise, outcome), (Text("得到", "It gave"), show(outcome.got) + kinds[0]),
-              (Text("应为", "It should give"), show(outcome.expected) + kinds[1])]
+    values = _of_case(exercise, outcome)
+    if not outcome.changed:
+        values += [(Text("得到", "It gave"), show(outcome.got)), (Text("应为", "It should give"), show(outcome.expected))]
     return Message("✗", ORANGE, _labelled(_name(exercise, title), Text("还不对", "not yet")), paragraphs, values)
 
 
@@ -135,6 +134,17 @@ def outcome_message(exercise: Exercise, title: Text, outcome: Outcome) -> Messag
     write = {checking.CORRECT: _correct, checking.NOT_ATTEMPTED: _not_attempted, checking.RAISED: _raised, checking.LATE: _late,
              checking.NOT_YET: _not_yet}[outcome.status]
     return write(exercise, title, outcome)
+
+
+def stopped_message(task: Task, title: Text) -> Message:
+    """The learner stopped the check."""
+    return Message("○", GREY, _labelled(_name(task, title), Text("已由你中止", "stopped by you")))
+
+
+def stale_note(name: str) -> Text:
+    """The cell as it stands was not run, or its last run failed."""
+    return Text(f"注意：最近一次运行定义 `{name}` 的单元没有成功，检查的是之前的版本。",
+                f"Note: the last run of the cell that defines `{name}` failed; what was checked is the version before.")
 
 
 def missing_message(task: Task, title: Text, name: str, is_there: bool) -> Message:
@@ -167,7 +177,7 @@ def marked_message(question: Question, title: Text, points: int) -> Message:
     n = len(question.points)
     if points == n:
         return Message("✓", GREEN, _labelled(_name(question, title), Text(f"{n} 点全部说到", f"all {n} points made")))
-    return Message("✗", ORANGE, _labelled(_name(question, title), Text(f"说到 {points} / {n} 点", f"{points} of {n} points made")),
+    return Message("◐", BLUE, _labelled(_name(question, title), Text(f"说到 {points} / {n} 点", f"{points} of {n} points made")),
                    [Text("补上缺少的几点，过几天再答一次。", "Add the missing ones to your answer, and answer it again in a few days.")])
 
 
@@ -226,7 +236,7 @@ def solution_message(task: Task, entry: Entry) -> Message:
         found = [task.origin] if task.origin else []
         common = Text("常见错误：\n" + "\n".join(f"- {one.zh}" for one in task.mistakes),
                       "Common mistakes:\n" + "\n".join(f"- {one.en}" for one in task.mistakes))
-        return Message("→", BLUE, heading, [*found, common], [(Text("代码", "Code"), solution_source(task))])
+        return Message("→", BLUE, heading, found, [(Text("代码", "Code"), solution_source(task))], [common])
     if isinstance(task, Question):
         head = Text("好的回答会说到：", "A good answer says:")
         return Message("→", BLUE, heading, [task.answer, head, _bullets(task.points)])

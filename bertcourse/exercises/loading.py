@@ -149,11 +149,13 @@ def load_sheets() -> tuple[Sheet, ...]:
 
 
 def find_entry(id: str) -> Entry:
-    """The exercise with an id, such as "2.3". Raises `UserError`."""
+    """The exercise with an id, such as "2.3". Raises `UserError`; for a number, too, because 2.10 is the number 2.1."""
+    if not isinstance(id, str):
+        raise UserError('an exercise is named by a text: write its number in quotes, such as "2.10"', '练习的编号是文本：请加引号，例如 "2.10"')
     entries = {entry.id: entry for sheet in load_sheets() for entry in sheet.entries}
-    if entry := entries.get(str(id).strip()):
+    if entry := entries.get(id.strip()):
         return entry
-    chapter = str(id).partition(".")[0]
+    chapter = id.strip().partition(".")[0]
     there = [one for one in entries if one.partition(".")[0] == chapter] or [*entries]
     raise UserError(f"there is no exercise {id!r}: here are {there[0]} to {there[-1]}" if there else "there are no exercises here",
                     f"没有练习 {id!r}：有 {there[0]} 到 {there[-1]}" if there else "这里没有练习")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from bertcourse.base.bilingual import Text
 from bertcourse.base.errors import UserError
 from bertcourse.drill.show import Shown
 from bertcourse.exercises import chart, feedback, state
-from bertcourse.exercises.checking import CORRECT, NOT_ATTEMPTED, judge
+from bertcourse.exercises.checking import CORRECT, NOT_ATTEMPTED, code_of, judge, same_body
 from bertcourse.exercises.definition import Exercise, Experiment, Question
 from bertcourse.exercises.feedback import BLUE, ORANGE, Message
 from bertcourse.exercises.loading import Entry, find_entry
@@ -26,7 +28,7 @@ def _with_note(message: Message, save: Callable[[], Any]) -> Shown:
         save()
     except UserError as error:
         note = Text(f"进度没有保存：{error.zh}", f"Your progress was not saved: {error.en}")
-        message = Message(message.mark, message.colour, message.heading, [*message.paragraphs, note], message.values)
+        message = replace(message, closing=[*message.closing, note])
     return message.shown()
 
 
@@ -38,12 +40,25 @@ def _read_progress() -> state.Progress:
         return state.Progress()
 
 
+def is_stale(cells: Sequence[str] | None, name: str, function: Callable[..., Any]) -> bool:
+    """Did the last cell that was run with a definition of this function not define it? `cells` is what IPython calls `In`."""
+    defined = re.compile(rf"^\s*def {re.escape(name)}\b", re.MULTILINE)
+    last = next((cell for cell in reversed(cells or []) if isinstance(cell, str) and defined.search(cell)), None)
+    code = getattr(function, "__code__", None)
+    return last is not None and code is not None and not same_body(code, code_of(last, name))
+
+
 def _check_exercise(exercise: Exercise, entry: Entry, names: Mapping[str, Any], answer: Callable[..., Any] | None) -> Shown:
     function = names.get(exercise.name) if answer is None else answer
     if not callable(function):
         return feedback.missing_message(exercise, entry.title, exercise.name, function is not None).shown()
-    outcome = judge(exercise, function, entry.stub)
+    try:
+        outcome = judge(exercise, function, entry.stub)
+    except KeyboardInterrupt:
+        return feedback.stopped_message(exercise, entry.title).shown()
     message = feedback.outcome_message(exercise, entry.title, outcome)
+    if answer is None and is_stale(names.get("In"), exercise.name, function):
+        message = replace(message, closing=[*message.closing, feedback.stale_note(exercise.name)])
     if outcome.status == NOT_ATTEMPTED or outcome.is_unchanged:
         return message.shown()
     return _with_note(message, lambda: state.record_attempt(exercise.id, outcome.status == CORRECT))
@@ -72,7 +87,7 @@ def _check_experiment(task: Experiment, entry: Entry, names: Mapping[str, Any]) 
 
 
 def check(
-    id: str,  # "2.3"
+    id: str = "",  # "2.3"
     answer: Callable[..., Any] | None = None,  # your function; None: the one of the exercise's name in your notebook
     *,
     points: int | None = None,  # of a question: how many points of the model answer yours makes
@@ -85,6 +100,8 @@ def check(
         entry = find_entry(id)
         task = entry.task()
         names = sys._getframe(1).f_globals
+        if points is not None and not isinstance(task, Question):
+            raise UserError(f"{task.id} is checked by running it: leave out points", f"{task.id} 由程序检查：请去掉 points")
         if isinstance(task, Exercise):
             return _check_exercise(task, entry, names, answer)
         if isinstance(task, Question):
@@ -95,7 +112,7 @@ def check(
 
 
 def hint(
-    id: str,  # "2.3"
+    id: str = "",  # "2.3"
     number: int | None = None,  # from 1; None: the next one
 ) -> Shown:
     """A hint; each call shows the next one."""
@@ -109,13 +126,13 @@ def hint(
         if type(number) is not int or not 1 <= number <= len(task.hints):
             raise UserError(f"exercise {id} has the hints 1 to {len(task.hints)}, not {number!r}",
                             f"练习 {id} 有第 1 到第 {len(task.hints)} 条提示，没有 {number!r}")
-        return _with_note(feedback.hint_message(task, entry.title, number), lambda: state.record_hint(id, number))
+        return _with_note(feedback.hint_message(task, entry.title, number), lambda: state.record_hint(task.id, number))
     except UserError as error:
         return _error_message(error).shown()
 
 
 def solution(
-    id: str,  # "2.3"
+    id: str = "",  # "2.3"
     now: bool = False,  # also to someone who has not tried
 ) -> Shown:
     """The solution, after an attempt."""
@@ -124,7 +141,10 @@ def solution(
         task = entry.task()
         if not now and not isinstance(task, Question) and not _read_progress().attempts(id):
             return feedback.ask_first_message(task, entry.title).shown()
-        return _with_note(feedback.solution_message(task, entry), lambda: state.record_solution(id))
+        message = feedback.solution_message(task, entry)
+        if isinstance(task, Question):  # reading the model answer is the way to mark one's own
+            return message.shown()
+        return _with_note(message, lambda: state.record_solution(task.id))
     except UserError as error:
         return _error_message(error).shown()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import copy
 import ctypes
@@ -12,6 +13,7 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
@@ -119,6 +121,18 @@ def kept_state() -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
+@contextlib.contextmanager
+def no_input() -> Iterator[None]:
+    """`input()` raises an error: a question to the learner would outlast the check."""
+    def refuse(*_: object) -> str:
+        raise RuntimeError("input() cannot be used in an exercise: everything that it needs is in its arguments")
+    before, builtins.input = builtins.input, refuse
+    try:
+        yield
+    finally:
+        builtins.input = before
+
+
 @dataclass(frozen=True)
 class Failure:
     """An error that an answer raised: its type and message, and the line of the answer."""
@@ -156,7 +170,8 @@ def _failure(error: BaseException, function: Callable[..., Any]) -> Failure:
 def call(function: Callable[..., Any], arguments: tuple[Any, ...], seconds: float = SECONDS) -> Call:
     """Call a function with copies of the arguments, for at most `seconds`; never raises what it raises."""
     arguments, printed = copy.deepcopy(arguments), io.StringIO()
-    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed), warnings.catch_warnings(), no_input():
+        warnings.simplefilter("ignore")
         try:
             with time_limit(seconds):
                 value = function(*arguments)
