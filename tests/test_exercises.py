@@ -9,6 +9,7 @@ import pytest
 from checks import exercises as proofs
 from checks import language, reading
 
+from bertcourse.app.pages import reading_minutes
 from bertcourse.exercises import Exercise, Experiment, Question, state
 from bertcourse.exercises.checking import CORRECT, NOT_ATTEMPTED, NOT_YET, RAISED, judge
 from bertcourse.exercises.definition import LEVELS
@@ -44,6 +45,17 @@ def test_a_sheet_is_complete(sheet):
     assert {task.aim for task in tasks} == set(range(1, aims(sheet.page) + 1)), "each aim has its exercise"
     assert all(1 <= task.minutes <= 45 for task in tasks)
     assert not [f"{entry.id} {text}" for entry in sheet.entries for text in proofs.complaints(entry)]
+
+
+@pytest.mark.check
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.id)
+def test_the_minutes_that_are_stated_suffice(entry):
+    """To read the prompt aloud, as pages measure it, and half a minute for each line of the solution."""
+    reading_time = max(reading_minutes([{"cell_type": "markdown", "source": text}]) for text in entry.prompts.values())
+    task = entry.task()
+    functions = (*task.helpers, task.reference) if isinstance(task, Exercise) else ()
+    lines = [line for function in functions for line in inspect.getsource(function).splitlines() if line.strip()]
+    assert task.minutes >= reading_time + 0.5 * len(lines)
 
 
 @pytest.mark.check
