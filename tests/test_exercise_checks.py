@@ -292,7 +292,8 @@ def test_an_id_that_is_no_text_changes_nothing(own_progress, id):
     before = own_progress.read_text()
     for ask in (exercises.check, exercises.hint, exercises.solution):
         assert "write its number in quotes" in repr(ask(id))
-    assert "hint 1 of 3" in repr(exercises.hint(" 1.2 ")) and json.loads(own_progress.read_text())["exercises"].keys() == {"1.7", "1.2"}
+    assert "hint 1 of 3" in repr(exercises.hint(" 1.2 ")) and "hint 2 of 3" in repr(exercises.hint(" 1.2 "))
+    assert json.loads(own_progress.read_text())["exercises"].keys() == {"1.7", "1.2"}
     assert json.loads(before)["exercises"]["1.7"] == json.loads(own_progress.read_text())["exercises"]["1.7"]
 
 
@@ -331,6 +332,20 @@ def test_an_answer_that_asks_or_warns():
         return answer_of("1.7").reference(*shape) + 1
     assert "input() cannot be used" in repr(exercises.check("1.7", asks))
     assert "deprecated" not in repr(exercises.check("1.7", warns))
+
+
+@pytest.mark.parametrize("prediction, difference, says", [(None, 0.1, "There is no prediction_5_10"), ("none", 0.1, "is one of"), (["better"], 0.1, "is one of"),
+                                                          ("better", None, "There is no difference_5_10"), ("better", "much", "is a number")])
+def test_an_experiment_needs_a_prediction_and_a_number(own_progress, prediction, difference, says):
+    namespace = {"check": exercises.check, "prediction_5_10": prediction, "difference_5_10": difference}
+    exec("found = check('5.10')", namespace)
+    assert says in repr(namespace["found"]) and not own_progress.exists()
+
+
+def test_an_experiment_is_compared_with_the_records(own_progress):
+    namespace = {"check": exercises.check, "prediction_5_10": "no difference", "difference_5_10": 0.01}
+    exec("found = check('5.10')", namespace)
+    assert "agrees with the records" in repr(namespace["found"]) and state.read_progress(own_progress).is_solved("5.10")
 
 
 @pytest.mark.parametrize("number", [0, 4, -1, "2", 1.5])

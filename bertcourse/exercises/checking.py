@@ -141,7 +141,8 @@ def judge(exercise: Exercise, function: Callable[..., Any], stub: str = "", seed
     if is_unchanged and exercise.origin is None:
         return Outcome(NOT_ATTEMPTED, is_unchanged=True)
     cases = list(exercise.cases(Draw(seed)))
-    expected = [result for _, result in outputs(exercise, exercise.reference, cases)]
+    right = outputs(exercise, exercise.reference, cases)
+    expected = [result for _, result in right]
     calls = outputs(exercise, function, cases, seconds)
     results = [result for _, result in calls]
     wrong = next((i for i, (one, other) in enumerate(zip(expected, results)) if compare(exercise, one, other) is not None), None)
@@ -157,5 +158,5 @@ def judge(exercise: Exercise, function: Callable[..., Any], stub: str = "", seed
         return replace(outcome, status=NOT_ATTEMPTED)
     mistake = recognise(exercise, cases, results)
     if result.error and not done.failure:  # `observe` could not read what came
-        return replace(outcome, got=done.value, difference=kind_difference(exercise.reference(*cases[wrong]), done.value), mistake=mistake)
+        return replace(outcome, got=done.value, difference=kind_difference(right[wrong][0].value, done.value), mistake=mistake)
     return replace(outcome, status=RAISED if done.failure else NOT_YET, mistake=mistake)

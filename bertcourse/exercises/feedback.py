@@ -226,7 +226,7 @@ def ask_first_message(task: Task, title: Text) -> Message:
 
 def solution_source(exercise: Exercise) -> str:
     """The code of the right answer."""
-    return "\n\n".join(inspect.getsource(function).rstrip() for function in (*exercise.helpers, exercise.reference))
+    return "\n\n\n".join(inspect.getsource(function).rstrip() for function in (*exercise.helpers, exercise.reference))
 
 
 def solution_message(task: Task, entry: Entry) -> Message:

@@ -79,10 +79,15 @@ def _check_experiment(task: Experiment, entry: Entry, names: Mapping[str, Any]) 
     if prediction is None or measured is None:
         missing = task.prediction if prediction is None else task.measured
         return feedback.missing_message(task, entry.title, missing, False).shown()
-    if prediction not in task.choices:
+    if not isinstance(prediction, str) or prediction not in task.choices:
         values = ", ".join(map(repr, task.choices))
         raise UserError(f"{task.prediction} is one of {values}, not {prediction!r}", f"{task.prediction} 应为 {values} 之一，不是 {prediction!r}")
-    message = feedback.experiment_message(task, entry.title, prediction, float(measured))
+    try:
+        difference = float(measured)
+    except (TypeError, ValueError):
+        raise UserError(f"{task.measured} is a number, not {measured!r}: run the cell that computes it",
+                        f"{task.measured} 应当是一个数，不是 {measured!r}：请运行计算它的单元") from None
+    message = feedback.experiment_message(task, entry.title, prediction, difference)
     return _with_note(message, lambda: state.record_attempt(task.id, True))
 
 
@@ -122,10 +127,10 @@ def hint(
         if not task.hints:
             return feedback.no_hint_message(task, entry.title).shown()
         if number is None:
-            number = min(_read_progress().hints(id) + 1, len(task.hints))
+            number = min(_read_progress().hints(task.id) + 1, len(task.hints))
         if type(number) is not int or not 1 <= number <= len(task.hints):
-            raise UserError(f"exercise {id} has the hints 1 to {len(task.hints)}, not {number!r}",
-                            f"练习 {id} 有第 1 到第 {len(task.hints)} 条提示，没有 {number!r}")
+            raise UserError(f"exercise {task.id} has the hints 1 to {len(task.hints)}, not {number!r}",
+                            f"练习 {task.id} 有第 1 到第 {len(task.hints)} 条提示，没有 {number!r}")
         return _with_note(feedback.hint_message(task, entry.title, number), lambda: state.record_hint(task.id, number))
     except UserError as error:
         return _error_message(error).shown()
@@ -139,7 +144,7 @@ def solution(
     try:
         entry = find_entry(id)
         task = entry.task()
-        if not now and not isinstance(task, Question) and not _read_progress().attempts(id):
+        if not now and not isinstance(task, Question) and not _read_progress().attempts(task.id):
             return feedback.ask_first_message(task, entry.title).shown()
         message = feedback.solution_message(task, entry)
         if isinstance(task, Question):  # reading the model answer is the way to mark one's own

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -128,13 +127,13 @@ def _bullets(texts: Sequence[Text], lang: str) -> str:
 def solution_text(entry: Entry, lang: str) -> str:
     """An exercise's part of the page of solutions: folded."""
     from bertcourse.exercises.definition import Exercise, Question
+    from bertcourse.exercises.feedback import solution_source
     task = entry.task()
     zh = lang == "zh"
     if isinstance(task, Exercise):
-        source = "\n\n\n".join(inspect.getsource(one).rstrip() for one in (*task.helpers, task.reference))
         origin = [task.origin[lang]] if task.origin else []
         mistakes = ("常见错误：" if zh else "Common mistakes:") + "\n\n" + _bullets([one.text for one in task.mistakes], lang)
-        inner = "\n\n".join([_code(source), *origin, mistakes])
+        inner = "\n\n".join([_code(solution_source(task)), *origin, mistakes])
     elif isinstance(task, Question):
         inner = "\n\n".join([task.answer[lang], "好的回答会说到：" if zh else "A good answer says:", _bullets(task.points, lang)])
     else:
