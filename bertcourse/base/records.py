@@ -51,6 +51,31 @@ def damaged_file(name: str, title: Text, remedy: Text) -> UserError:
                      f"{name} 已损坏，或不是{title.zh}，现已原样保留：请给它改名，或{remedy.zh.removeprefix('请')}")
 
 
+def read_bytes(path: Path, remedy: Text) -> bytes | None:
+    """The bytes of a file; None where there is none. Raises `UserError`."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise unusable(path, error, remedy) from None
+
+
+@contextmanager
+def changing(path: Path, remedy: Text) -> Iterator[Path]:
+    """Make the file's folder and lock the file while it is read anew and replaced; yields the file that a link points to.
+
+    Raises `UserError`, for an error of the system in the body, too.
+    """
+    path = path.expanduser().resolve()  # a link stays a link
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path, remedy):
+            yield path
+    except (OSError, NotImplementedError) as error:  # a file system without locks
+        raise unusable(path, error, remedy) from None
+
+
 def parse(raw: bytes, name: str, format: str, version: int, title: Text, remedy: Text) -> dict[str, Any]:
     """The content of a file of this format; `name` and `title` ("progress of the quiz") are for messages. Raises `UserError`."""
     damaged = damaged_file(name, title, remedy)

@@ -97,13 +97,8 @@ def parse_progress(raw: bytes, name: str) -> Progress:
 
 def read_progress(path: Path) -> Progress:
     """The progress in a file; an empty one where there is no file. Raises `UserError`."""
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        return Progress()
-    except (OSError, ValueError) as error:
-        raise records.unusable(path, error, REMEDY) from None
-    return parse_progress(raw, str(path))
+    raw = records.read_bytes(path, REMEDY)
+    return Progress() if raw is None else parse_progress(raw, str(path))
 
 
 def check_state_file(path: Path) -> Progress:
@@ -122,16 +117,11 @@ def record_review(path: Path, id: str, rating: str, now: datetime | None = None)
 
     The file is read anew under a lock, so that what another process has added stays. Raises `UserError`.
     """
-    path = path.expanduser().resolve()  # a link stays a link
     now = now or datetime.now(UTC)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with records.locked(path, REMEDY):
-            progress = read_progress(path)
-            progress.cards[id] = add_review(progress.cards.get(id), rating, now)
-            atomic.replace(path, progress.to_bytes())
-    except (OSError, NotImplementedError) as error:
-        raise records.unusable(path, error, REMEDY) from None
+    with records.changing(path, REMEDY) as file:
+        progress = read_progress(file)
+        progress.cards[id] = add_review(progress.cards.get(id), rating, now)
+        atomic.replace(file, progress.to_bytes())
     return parse_time(progress.cards[id]["due"])
 
 

@@ -72,12 +72,9 @@ def _check_entry(entry: Any) -> None:
 
 def read_progress(path: Path) -> Progress:
     """The progress in a file; an empty one where there is no file. Raises `UserError`."""
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
+    raw = records.read_bytes(path, REMEDY)
+    if raw is None:
         return Progress()
-    except (OSError, ValueError) as error:
-        raise records.unusable(path, error, REMEDY) from None
     content = records.parse(raw, str(path), FORMAT, VERSION, TITLE, REMEDY)
     try:
         for entry in content["exercises"].values():
@@ -90,15 +87,10 @@ def read_progress(path: Path) -> Progress:
 
 def change(id: str, update: Callable[[Entry], None], path: Path | None = None) -> Progress:
     """Change the table of one exercise in the file; what another process has written stays. Raises `UserError`."""
-    path = (path or find_file()).expanduser().resolve()  # a link stays a link
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with records.locked(path, REMEDY):
-            progress = read_progress(path)
-            update(progress.exercises.setdefault(id, {}))
-            atomic.replace(path, progress.to_bytes())
-    except (OSError, NotImplementedError) as error:
-        raise records.unusable(path, error, REMEDY) from None
+    with records.changing(path or find_file(), REMEDY) as file:
+        progress = read_progress(file)
+        update(progress.exercises.setdefault(id, {}))
+        atomic.replace(file, progress.to_bytes())
     return progress
 
 
