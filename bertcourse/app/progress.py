@@ -38,5 +38,5 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
         raise UserError(f"{path} does not exist: name the {state.FILE} of your workspace", f"{path} 不存在：请给出工作区里的 {state.FILE}")
     progress = state.read_progress(path)
     rows = state.rows(progress)
-    print(json_of(as_data(rows, progress, path), indent=1) if args.json else chart.progress_plain(rows, lang))
+    print(json_of(as_data(rows, progress, path), indent=1) if args.json else chart.progress_plain(rows, path, lang))
     return 0

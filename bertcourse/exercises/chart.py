@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from pathlib import Path
 
 from bertcourse.base.bilingual import Text
+from bertcourse.base.display import printable
 from bertcourse.base.text import wide
 from bertcourse.exercises import state
 
@@ -44,17 +46,25 @@ def _legend(lang: str) -> str:
     return "  ".join(f"{MARKS[one][0]} {STATES[one][lang]}" for one in MARKS)
 
 
-def progress_html(rows: Sequence[state.Row], lang: str) -> str:
+def _place(path: Path, lang: str) -> str:
+    """Where the progress lies; a file that is not there yet may be the wrong one."""
+    name, is_there = printable(str(path)), path.exists()
+    if lang == "zh":
+        return f"进度文件：{name}" + ("" if is_there else "（还没有这个文件）")
+    return f"Your progress: {name}" + ("" if is_there else " (not there yet)")
+
+
+def progress_html(rows: Sequence[state.Row], path: Path, lang: str) -> str:
     """A table: notebook, a square for each exercise, how many are solved."""
     solved, count = sum(row.solved for row in rows), sum(len(row.states) for row in rows)
     head = f"<b>已解出 {solved} / {count}</b>" if lang == "zh" else f"<b>{solved} of {count} solved</b>"
     cell = 'style="padding:.2em .8em .2em 0;text-align:left;border:0;white-space:nowrap"'
     body = "".join(f'<tr style="background:none"><td {cell}>{html.escape(row.title[lang])}</td><td {cell}>{_bar(row, lang)}</td>'
                    f'<td {cell}>{row.solved} / {len(row.states)}</td></tr>' for row in rows)
-    return f'{head}<div style="overflow-x:auto"><table style="border:0;margin:.4em 0">{body}</table></div><div style="opacity:.8;font-size:.9em">{_legend_html(lang)}</div>'
+    return f'{head}<div style="overflow-x:auto"><table style="border:0;margin:.4em 0">{body}</table></div><div style="opacity:.8;font-size:.9em">{_legend_html(lang)}<br>{html.escape(_place(path, lang))}</div>'
 
 
-def progress_plain(rows: Sequence[state.Row], lang: str) -> str:
+def progress_plain(rows: Sequence[state.Row], path: Path, lang: str) -> str:
     """The same for a terminal."""
     solved, count = sum(row.solved for row in rows), sum(len(row.states) for row in rows)
     widest = max(wide(row.title[lang]) for row in rows)
@@ -63,4 +73,4 @@ def progress_plain(rows: Sequence[state.Row], lang: str) -> str:
         title = row.title[lang]
         marks = "".join(MARKS[one][0] for one in row.states.values())
         lines.append(f"{title}{' ' * (widest - wide(title))}  {row.solved:>2}/{len(row.states):<2}  {marks}")
-    return "\n".join([*lines, _legend(lang)])
+    return "\n".join([*lines, _legend(lang), _place(path, lang)])

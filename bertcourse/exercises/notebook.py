@@ -161,6 +161,6 @@ def progress() -> Shown:
         rows = state.rows(state.read_progress(path))
         if not rows:
             return Message("→", BLUE, Text("这里还没有练习", "there are no exercises here")).shown()
-        return Shown(lambda lang: chart.progress_html(rows, lang), lambda lang: chart.progress_plain(rows, lang))
+        return Shown(lambda lang: chart.progress_html(rows, path, lang), lambda lang: chart.progress_plain(rows, path, lang))
     except UserError as error:
         return _error_message(error).shown()
