@@ -1,5 +1,6 @@
 """The service as a process: how it starts and refuses to, what raw connections get, how it ends."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -18,6 +19,7 @@ import services
 from services import serve, talk
 
 from bertcourse.app import serve as command
+from bertcourse.serving import server
 from bertcourse.serving.inputs import CODES
 
 SERVE = commands.Training("serve")
@@ -268,3 +270,75 @@ def alive(pid: int) -> bool:
         return "Z" not in Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
     except OSError:
         return False
+
+
+class Late(asyncio.Protocol):
+    "Answers each byte."
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def data_received(self, data):
+        self.transport.write(data)
+
+
+def outcome(address) -> str:
+    "What a client sees that asks now."
+    try:
+        with socket.create_connection(address, timeout=5) as one:
+            one.sendall(b"?")
+            return "answered" if one.recv(1) else "lost"
+    except ConnectionRefusedError:
+        return "refused"
+    except ConnectionError:
+        return "lost"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can keep connections out while a socket still listens")
+@pytest.mark.parametrize("protected", [True, False])
+def test_who_comes_while_the_door_shuts_is_refused_not_lost(protected, monkeypatch):
+    "A processor that is busy takes a while between the last `accept` and `close`."
+    if not protected:
+        monkeypatch.setattr(server, "keep_out", lambda listener: None)
+
+    async def shut() -> list[str]:
+        listener = socket.create_server(("127.0.0.1", 0), backlog=100)
+        door, clients = server.Door([listener], Late, set(), None, 0), ThreadPoolExecutor(4)
+        loop, address, accept = asyncio.get_running_loop(), listener.getsockname(), door._accept
+        early, late = [loop.run_in_executor(clients, outcome, address) for _ in range(2)], []
+
+        def slow(listener) -> bool:
+            if not (found := accept(listener)):
+                late.extend(clients.submit(outcome, address) for _ in range(2))
+                time.sleep(0.2)
+            return found
+        await asyncio.sleep(0.1)
+        door._accept = slow
+        await door.close()
+        return [*await asyncio.gather(*early), *await asyncio.gather(*map(asyncio.wrap_future, late))]
+    assert asyncio.run(shut()) == ["answered", "answered"] + 2 * ["refused" if protected else "lost"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has such filters")
+def test_a_worker_lets_in_whom_another_kept_out():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server.keep_out(listener)
+        with pytest.raises(TimeoutError):
+            socket.create_connection(listener.getsockname(), timeout=0.2)
+        server.let_in(listener)
+        server.let_in(listener)
+        socket.create_connection(listener.getsockname(), timeout=5).close()
+
+
+def test_only_the_last_worker_keeps_clients_out(monkeypatch):
+    kept, shares = [], server.Shares(3)
+    monkeypatch.setattr(server, "keep_out", kept.append)
+
+    async def two() -> None:
+        listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+        doors = [server.Door([listener], Late, set(), shares, slot) for slot, listener in enumerate(listeners)]
+        await doors[0].close()
+        assert not kept
+        await doors[1].close()
+        assert kept == [listeners[1]]
+    asyncio.run(two())

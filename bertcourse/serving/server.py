@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
 import errno
 import json
 import logging
@@ -12,6 +14,7 @@ import secrets
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -37,6 +40,10 @@ if TYPE_CHECKING:
 PART = 4_096  # bytes that are given to the parser at a time
 BOOT = 120  # seconds that a worker may take to load its model, or not to answer gunicorn
 PAUSE = 5.0  # seconds before a worker that could not load its model is tried again
+# Linux, asm-generic/socket.h and linux/filter.h: of a TCP header, drop it if of the flags SYN and ACK (byte 13) only SYN is set.
+ATTACH_FILTER, DETACH_FILTER = 26, 27
+DROP_SYN = b"".join(struct.pack("HBBI", *step) for step in [
+    (0x30, 0, 0, 13), (0x54, 0, 0, 0x12), (0x15, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF)])
 
 
 class Connection(HttpToolsProtocol):
@@ -242,6 +249,25 @@ class Shares:
         return min(self._counts)
 
 
+def keep_out(listener: socket.socket) -> None:
+    """Let no new connection begin, where the system can (Linux); those that have begun can be accepted.
+
+    A connection that begins between the last `accept` and `close` would else be reset, its request lost. A client's first packet is
+    dropped: it asks again after a second, and finds the port closed.
+    """
+    if sys.platform == "linux":
+        steps = ctypes.create_string_buffer(DROP_SYN, len(DROP_SYN))
+        with contextlib.suppress(OSError):
+            listener.setsockopt(socket.SOL_SOCKET, ATTACH_FILTER, struct.pack("HP", len(DROP_SYN) // 8, ctypes.addressof(steps)))
+
+
+def let_in(listener: socket.socket) -> None:
+    """Undo `keep_out`."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # there is no filter
+            listener.setsockopt(socket.SOL_SOCKET, DETACH_FILTER, 0)
+
+
 class Door:
     """Accepts connections, one at a time, and leaves one to a worker that has fewer, if it takes it at once."""
 
@@ -250,9 +276,10 @@ class Door:
     def __init__(self, listeners: Sequence[socket.socket], make: Callable[[], asyncio.Protocol], connections: set, shares: Shares | None,
                  slot: int) -> None:
         self.listeners, self._make, self._connections, self._shares, self._slot = listeners, make, connections, shares, slot
-        self._loop, self._tasks = asyncio.get_running_loop(), set()
+        self._loop, self._tasks, self._closing = asyncio.get_running_loop(), set(), False
         self._ahead()  # from now on the others know of it
         for listener in listeners:
+            let_in(listener)  # the worker that was here before may have thought itself the last
             listener.setblocking(False)
             self._loop.add_reader(listener, self._knock, listener)
 
@@ -275,7 +302,7 @@ class Door:
         self._loop.call_later(seconds, self._open_again, listener)
 
     def _open_again(self, listener: socket.socket) -> None:
-        if listener.fileno() < 0:
+        if self._closing:
             return
         self._loop.add_reader(listener, self._knock, listener)
         for _ in range(max(1, self._ahead())):  # the further the others are behind, the less it is worth to wait for them
@@ -300,10 +327,16 @@ class Door:
 
     async def close(self) -> None:
         """Take whoever has come, then shut."""
+        self._closing = True
+        if self._shares:
+            self._shares.set(self._slot, Shares.ABSENT)
+        is_last = not self._shares or self._shares.least() == Shares.ABSENT
         for listener in self.listeners:
+            self._loop.remove_reader(listener)
+            if is_last:
+                keep_out(listener)
             while self._accept(listener):
                 await asyncio.sleep(0)
-            self._loop.remove_reader(listener)
             listener.close()
         while self._tasks:
             await asyncio.sleep(0)
