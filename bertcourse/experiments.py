@@ -5,7 +5,7 @@
 # %% ../nbs/helpers/experiments.ipynb #exports-imports
 from __future__ import annotations
 
-import argparse, datetime, hashlib, json, os, re, statistics, sys, time
+import argparse, datetime, hashlib, json, math, os, re, statistics, sys, time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -245,18 +245,33 @@ def stale(
 def outside(
     recording: Recording,
     row: dict[str, Any],  # a new run of an arm
-    sds: float = 4.0,  # how many standard deviations are too many
+    level: float = 0.001,  # the share of such runs that may be taken for misfits by chance
     slack: float = 0.02,  # allowed on top, for arms whose seeds all agree
     single: float = 0.06,  # allowed where all rows hold one figure: one model's, whose spread was never recorded
 ) -> list[str]:  # scores that do not fit
-    "Which scores of a new run lie outside of the recorded spread?"
+    """Which scores of a new run lie outside of the interval in which the recorded ones let expect it?
+
+    An interval of Student's t for one more run. Three or five seeds may agree by chance, so an arm whose spread is less
+    than the median of all arms' is given the median.
+    """
     arm, misfits = row["arm"], []
     for score in [k for k, v in row.items() if isinstance(v, float) and k != "seconds"]:
         mean, sd = recording.mean(score)[arm], recording.sd(score)[arm]
         one_model = len(recording.rows) > 1 and len({recorded[score] for recorded in recording.rows if score in recorded}) == 1
-        if abs(row[score] - mean) > (single if one_model else sds * sd + slack):
+        if abs(row[score] - mean) > (single if one_model else _half_width(recording, score, arm, level) + slack):
             misfits.append(f"{arm} {score}: {row[score]:.3f}, recorded {mean:.3f} ± {sd:.3f}")
     return misfits
+
+def _half_width(recording: Recording, score: str, arm: str, level: float) -> float:
+    "Half of the interval that one more run of an arm falls into, but for a share `level` of runs; 0 for a single seed."
+    from scipy.stats import t
+
+    seeds, sds = {arm: len(values) for arm, values in recording.scores(score).items()}, recording.sd(score)
+    freedom = sum(seeds.values()) - len(seeds)
+    if not freedom: return 0.0
+    spread = max(sds[arm], statistics.median(sds.values()))
+    return t.isf(level / 2, freedom) * spread * math.sqrt(1 + 1 / seeds[arm])
+
 
 # %% ../nbs/helpers/experiments.ipynb #benchmark
 @dataclass(frozen=True)
