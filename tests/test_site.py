@@ -14,6 +14,9 @@ from checks import outline, reading
 from checks.planting import code, html, md, notebook, stream
 from checks.reading import ROOT
 
+from bertcourse.drill.bank import chapter_of, load_bank
+from bertcourse.drill.markup import to_html
+
 LANGUAGES = ("zh", "en")
 
 
@@ -39,8 +42,8 @@ def pages(folder):
 
 
 def course_pages(folder):
-    """Those that come from `nbs/`; the pages of exercises are made from `exercises/` (tests/test_exercises.py)."""
-    return {name: nb for name, nb in pages(folder).items() if not name.startswith("exercises/")}
+    """Those that come from `nbs/`; the pages of exercises (tests/test_exercises.py) and of cards are made from other files."""
+    return {name: nb for name, nb in pages(folder).items() if not name.startswith(("exercises/", "cards/"))}
 
 
 def own_prose(nb):
@@ -99,7 +102,8 @@ def test_code_is_shown_in_place_or_hidden(processed, lang):
 @pytest.mark.parametrize("lang", LANGUAGES)
 def test_pages_are_in_their_language(processed, lang):
     for name, nb in pages(processed[lang]).items():
-        chinese = len(reading.HAS_CJK.findall(reading.prose(own_prose(nb))))
+        prose = own_prose(nb) if name.startswith("cards/") else reading.prose(own_prose(nb))  # cards are HTML, not code
+        chinese = len(reading.HAS_CJK.findall(prose))
         assert chinese > 50 if lang == "zh" else chinese < 100, f"{lang}/{name} has {chinese} Chinese characters"
 
 
@@ -121,10 +125,26 @@ def test_both_sites_have_the_same_structure(processed):
     assert all(c["website"]["site-url"].endswith(f"/{c['lang']}") for c in configs)
     zh, en = (pages(processed[lang]) for lang in LANGUAGES)
     exercises = {f"exercises/{p.stem}{end}.ipynb" for p in (ROOT / "exercises").glob("[0-9]*.ipynb") for end in ("", "_solutions")}
-    assert zh.keys() == en.keys() == {p.relative_to(reading.NBS).as_posix() for p in reading.notebooks()} | exercises
+    cards = {f"cards/chapter_{chapter_of(card.page)}.ipynb" for card in load_bank().cards}
+    assert zh.keys() == en.keys() == {p.relative_to(reading.NBS).as_posix() for p in reading.notebooks()} | exercises | cards
     for name in zh:
         counts = [len([c for c in nb["cells"] if c["cell_type"] == "code"]) for nb in (zh[name], en[name])]
         assert counts[0] == counts[1], name
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_every_card_is_on_a_page_with_its_answer_folded(processed, lang):
+    shown = {}
+    for name, page in pages(processed[lang]).items():
+        if name.startswith("cards/"):
+            shown |= {cell["id"]: "".join(cell["source"]) for cell in page["cells"] if str(cell.get("id")).startswith("card-")}
+    cards = {f"card-{card.id}": card for card in load_bank().cards}
+    assert shown.keys() == cards.keys()
+    for id, source in shown.items():
+        assert source.startswith("```{=html}\n") and source.endswith("\n```") and source.count("```") == 2
+        front, _, back = source.partition("<details")
+        answer = cards[id].answer or cards[id].right.text
+        assert to_html(cards[id].prompt[lang]) in front and to_html(answer[lang]) in back
 
 
 def test_titles(site, processed):

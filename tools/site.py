@@ -24,6 +24,7 @@ from urllib.parse import unquote
 
 import yaml
 
+from bertcourse.drill import pages as cards
 from bertcourse.exercises.loading import load_sheets
 from bertcourse.exercises.pages import SOLUTIONS, site_pages
 from bertcourse.languages import LANGUAGES
@@ -96,6 +97,13 @@ def causes(log: str) -> str:
     return "\n".join(dict.fromkeys(found)).strip()[-3000:] or log.strip()[-2000:]
 
 
+def add_cards(pages: Path, lang: str) -> None:
+    """Write the pages of cards."""
+    (pages / "cards").mkdir()
+    for name, notebook in cards.site_pages(lang).items():
+        (pages / "cards" / name).write_text(json.dumps(notebook, ensure_ascii=False, indent=1), encoding="utf-8")
+
+
 def add_exercises(pages: Path, lang: str) -> None:
     """Write the pages of exercises and of their solutions beside the chapters, and let the chapters link to them."""
     (pages / "exercises").mkdir()
@@ -118,6 +126,7 @@ def process(lang: str, folder: Path, workers: int = 2) -> Path:
         shutil.copy(ROOT / "settings.ini", stage)
         shutil.copytree(ROOT / "nbs", stage / "nbs", ignore=SKIPPED)  # follows the link to _quarto.yml
         add_exercises(stage / "nbs", lang)
+        add_cards(stage / "nbs", lang)
         (stage / "bertcourse").symlink_to(ROOT / "bertcourse")
         env = os.environ | {
             "BERTCOURSE_LANG": lang,

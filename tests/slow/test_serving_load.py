@@ -174,7 +174,7 @@ def test_ten_times_too_much(models, tmp_path):
         recovery = time.monotonic() - over
         statuses = result.statuses()
         assert set(statuses) == {200, 429} and not result.refused
-        assert statuses[200] > 0.2 * capacity * result.seconds  # the client has its share of the cores, and those that are refused a little
+        assert statuses[200] > 0.1 * capacity * result.seconds  # the client has its share of the cores, and those that are refused a little
         assert max(answer.seconds for answer in result.answers if answer.status == 200) < timeout + 1
         assert result.quantile(0.5, 429) < timeout / 5
         for answer in result.answers[:500]:

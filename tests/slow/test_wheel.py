@@ -133,7 +133,7 @@ def test_commands_from_an_empty_directory(call, tmp_path):
     assert "cards in English" in call("bertcourse", "flashcards", "deck.apkg", "--lang", "en")
 
 
-@pytest.mark.parametrize("name, lang", [("01_bert", "zh"), ("01_bert", "en"), ("02_transformer", "en"), ("03_1_objectives", "en"), ("03_2_pretraining", "zh"),
+@pytest.mark.parametrize("name, lang", [("01_bert", "zh"), ("02_transformer", "en"), ("03_2_pretraining", "zh"),
                                        ("07_2_serving", "zh"), ("08_1_principles", "en")])
 def test_chapter_runs(call, tmp_path, name, lang):
     call("bertcourse", "lab", "--no-launch", "--lang", lang, "--dir", "work")
