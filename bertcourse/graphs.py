@@ -5,7 +5,7 @@
 # %% ../nbs/helpers/graphs.ipynb #exports-imports
 from __future__ import annotations
 
-import contextlib, math
+import contextlib, math, os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,6 +32,18 @@ def quiet() -> Iterator[None]:
     with _quiet():
         yield
 
+@contextlib.contextmanager
+def _mute() -> Iterator[None]:
+    "Discard what is printed past Python, as the exporter does with the graph of a failure."
+    saved, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)
+        os.close(nowhere)
+
 def trace_model(
     model: nn.Module,  # of transformers
     path: Path,  # where to write
@@ -44,7 +56,7 @@ def trace_model(
     before = model.config._attn_implementation
     try:
         model.set_attn_implementation(attention)
-        with quiet():
+        with quiet(), _mute():
             torch.onnx.export(model.eval(), (), path, kwargs=dict(inputs), dynamo=False,
                               input_names=list(inputs), output_names=["logits"],
                               dynamic_axes=free, **settings)
