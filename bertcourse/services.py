@@ -138,15 +138,16 @@ def start_gunicorn(
 _SINGLETON = """
 import os
 
-class ModelService:
-    _instance = None
-    def __new__(cls):
-        if cls._instance is None:
-            cls._instance = super().__new__(cls)
+class Holder:
+    model = None
+    @classmethod
+    def get(cls):
+        if cls.model is None:
+            cls.model = "a model"
             print("model loaded by process", os.getpid(), flush=True)
-        return cls._instance
+        return cls.model
 
-ModelService(), ModelService()
+Holder.get(), Holder.get()
 print("started", flush=True)
 
 def app(environ, start_response):
