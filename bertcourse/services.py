@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from .experiments import Recording
-from .plots import GUIDE, MEASURED, PALETTE, SOURCE, Caption, Figure, axes, caption_text, dress, style
+from .plots import GUIDE, MEASURED, PALETTE, SOURCE, Caption, Figure, axes, caption_text, dress, style, table
 
 # %% auto #0
 __all__ = ['write_reviews', 'free_port', 'send_request', 'wait_until_ready', 'Service', 'start_service', 'start_gunicorn',
-           'count_model_loads', 'Response', 'send_all', 'plot_latencies', 'plot_timeline', 'cpu_per_request', 'Factor',
-           'compare_costs']
+           'count_model_loads', 'Response', 'send_all', 'latency_table', 'plot_latencies', 'plot_timeline',
+           'cpu_per_request', 'Factor', 'compare_costs']
 
 # %% ../nbs/helpers/services.ipynb #write-reviews
 def write_reviews(
@@ -189,6 +189,20 @@ def send_all(
         return Response(status, start - begin, 1000 * (time.perf_counter() - start), headers.get("Retry-After"))
     with ThreadPoolExecutor(len(bodies)) as pool:
         return list(pool.map(send, bodies, [gap * i for i in range(len(bodies))]))
+
+def latency_table(
+    runs: Mapping[str, Sequence[Response]],  # title → responses
+) -> table:
+    "For each run and status: how many requests, p50 and p99 (nearest rank) of their milliseconds, and `Retry-After`."
+    rows = []
+    for title, responses in runs.items():
+        for status in sorted({response.status for response in responses}):
+            chosen = [response for response in responses if response.status == status]
+            times = sorted(response.ms for response in chosen)
+            figures = [f"{times[math.ceil(q * len(times)) - 1]:,.0f}" for q in (0.5, 0.99)]
+            retry = sorted({response.retry_after for response in chosen if response.retry_after})
+            rows.append([title, status, len(times), *figures, ", ".join(retry)])
+    return table(["", "status", "requests", "p50, ms", "p99, ms", "Retry-After, s"], rows)
 
 def plot_latencies(
     runs: Mapping[str, Sequence[Response]],  # title → responses
