@@ -20,8 +20,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGE = json.loads((ROOT / "nbs/07_2_serving.ipynb").read_text(encoding="utf-8"))
-CELL = next("".join(cell["source"]) for cell in PAGE["cells"] if cell["id"] == "call")
+IMPORT = "from bertcourse.services import send_request, wait_until_ready"  # what page 7.5 asks its services with
 
 
 @contextmanager
@@ -81,19 +80,19 @@ def run(proxy: ThreadingHTTPServer, *command: str) -> str:
 
 
 def on_the_page(proxy: ThreadingHTTPServer, code: str) -> str:
-    "What a line prints after the cell of page 7.2 that defines `ask` and `wait_for`; `process` is one that runs."
+    "What a line prints after the import of what page 7.5 asks with; `process` is one that runs."
     before = "import json, subprocess, sys\nprocess = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE)\n"
-    return run(proxy, sys.executable, "-c", f"{before}{CELL}\ntry:\n{textwrap.indent(code, '    ')}\nfinally: process.kill()")
+    return run(proxy, sys.executable, "-c", f"{before}{IMPORT}\ntry:\n{textwrap.indent(code, '    ')}\nfinally: process.kill()")
 
 
 def test_the_page_asks_the_server_itself(proxy):
     with answering({"/health": [200]}) as server:
-        assert on_the_page(proxy, f"print(ask('{url_of(server)}/health')[0], ask('{url_of(server)}/none', {{}})[0])") == "200 404\n"
+        assert on_the_page(proxy, f"print(send_request('{url_of(server)}/health')[0], send_request('{url_of(server)}/none', {{}})[0])") == "200 404\n"
 
 
 def test_the_page_waits_for_200_and_for_nothing_less(proxy):
     with answering({"/ready": [503, 403, 200]}) as server:
-        assert on_the_page(proxy, f"print(wait_for('{url_of(server)}/ready', process))") == "200\n"
+        assert on_the_page(proxy, f"print(wait_until_ready('{url_of(server)}/ready', process))") == "200\n"
         assert len(server.asked) == 3
 
 
@@ -101,12 +100,12 @@ def test_the_page_waits_for_200_and_for_nothing_less(proxy):
 def test_the_page_does_not_wait_for_ever(proxy, there):
     with answering(503) as server:
         url = url_of(server) if there else "http://127.0.0.1:9"
-        code = f"try: wait_for('{url}/ready', process, seconds=0.3)\nexcept TimeoutError as error: print(error)"
+        code = f"try: wait_until_ready('{url}/ready', process, seconds=0.3)\nexcept TimeoutError as error: print(error)"
         assert on_the_page(proxy, code) == f"{url}/ready: not ready within 0.3 seconds ({503 if there else 'no answer'})\n"
 
 
 def test_the_page_notices_that_the_server_has_ended(proxy):
-    code = "process.kill(); process.wait()\ntry: wait_for('http://127.0.0.1:9', process)\nexcept AssertionError as error: print(error)"
+    code = "process.kill(); process.wait()\ntry: wait_until_ready('http://127.0.0.1:9', process)\nexcept RuntimeError as error: print(error)"
     assert on_the_page(proxy, code) == "the server has ended\n"
 
 

@@ -40,7 +40,8 @@ CHAPTERS = {  # a test asks for a row for every notebook of a chapter
                           assets=("tiny-bert", "benchmarks/deploy.json", "experiments/7.6-smaller.json")),
     "07_2_serving": ANY.plus("accelerate", "datasets", "tokenizers", "safetensors", "scikit-learn", "scipy", "onnx", "onnxruntime", "onnxscript",
                              "starlette", "uvicorn", "httptools", "prometheus-client", "flask", "pyyaml", "psutil",
-                             assets=("tiny-bert", "benchmarks/serve.json", "deploy/Dockerfile")),
+                             assets=("tiny-bert", *(f"benchmarks/{name}.json" for name in ("serve", "deploy", "fairness", "memory")),
+                                     "deploy/Dockerfile", "deploy/requirements.txt")),
     "08_1_principles": ANY.plus("tokenizers", "safetensors", "scipy",
                                 assets=("tiny-bert", "bank", *(f"experiments/{name}.json" for name in
                                         ("1.3-both-sides", "3.1-masking-mixes", "8.1-generation", "8.1-positions")),
