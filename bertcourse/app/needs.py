@@ -31,7 +31,8 @@ CHAPTERS = {  # a test asks for a row for every notebook of a chapter
                                    "experiments/4.1-full-runs.json")),
     "04_2_practice": ANY.plus("accelerate", "datasets", "tokenizers", "safetensors", "scikit-learn", "scipy",
                               assets=("tiny-bert", *(f"experiments/4.3-{name}.json" for name in
-                                                     ("grid", "remedies", "active-learning", "weak-supervision")))),
+                                                     ("grid", "warmup", "remedies", "active-learning", "weak-supervision")),
+                                     "experiments/8.2-layer-rates.json")),
     "05_distillation": ANY.plus("accelerate", "datasets", "tokenizers", "safetensors", "scikit-learn", "scipy",
                                 assets=("tiny-bert", "experiments/5.2-alpha-temperature.json", "experiments/5.3-terms.json")),
     "06_tinybert": ANY.plus("accelerate", "datasets", "tokenizers", "safetensors", "scikit-learn", "scipy",
