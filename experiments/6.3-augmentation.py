@@ -4,8 +4,8 @@ Every arm is the whole of TinyBERT, as `TinyBERT` in 6.5-ablations: the same gen
 variants of each example are made in another way. All of them are labelled by the teacher, whose outputs the student learns.
 
 - `p = 0.4, K = 15` is the paper's Algorithm 1 as it is written, `p = 0.2, K = 5` the setting of 6.5-ablations.
-- `stop words kept` is Algorithm 1 as the authors' code runs it, p = 0.4 and K = 15: it never replaces a stop word, and it draws the candidates of
-  every word from the original sentence.
+- `stop words kept` is Algorithm 1 as the authors' code runs it, p = 0.4 and K = 15: it never replaces a stop word, and it draws the
+  candidates of every word from the original sentence.
 - `neighbours` replaces a tenth of the words by one of the 5 nearest among word vectors of the corpus; `insert, delete, swap` are the other
   operations of easy data augmentation (Wei and Zou 2019), each on a tenth of the words.
 - `back-translation` is what our bilingual grammar makes of a row on its way to Chinese and back, which is mostly the same again.
