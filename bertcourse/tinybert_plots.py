@@ -73,7 +73,7 @@ def plot_layer_maps(
             for m, g in pairs: ax.plot([0, 1], [g, step * m], color=colour, linewidth=1.3)
             ax.plot([0] * (teacher_layers + 1), range(teacher_layers + 1), "o", color=GREY, markersize=4.5)
             places = [step * m for m in range(student_layers + 1)]
-            ax.plot([1] * len(places), places, "s", color="#444444", markersize=5.5)
+            ax.plot([1] * len(places), places, "s", color=GREY, markersize=5.5)
             for m, y in enumerate(places):
                 ax.annotate(str(m), (1, y), xytext=(7, -3), textcoords="offset points", fontsize=8.5)
             dress(ax, title=title).set_xticks([0, 1], ["teacher", "student"])
