@@ -87,12 +87,13 @@ def plot_size_and_score(
     caption: Caption,
     marked: Sequence[str] = (),  # names in another colour
     left: Sequence[str] = (),  # names that are written on the left of their dots
-    colour: str = SOURCE, ylabel: str = "GLUE score, test sets",
+    measured: bool = False,  # measured here, not taken from a paper: another colour
+    ylabel: str = "GLUE score, test sets",
     xlabel: str = "parameters, millions",
 ) -> Figure:
     "Parameters against score; the area of a dot is proportional to the time."
     figure, ax = axes(size=(6.6, 3.4))
-    longest = max(time for _, _, time in models.values())
+    longest, colour = max(time for _, _, time in models.values()), MEASURED if measured else SOURCE
     with style():
         for name, (parameters, score, time) in models.items():
             area = 900 * time / longest
