@@ -1,9 +1,11 @@
-"""Which augmentation? TinyBERT's Algorithm 1, at two settings, beside the guide's other methods and none.
+"""Which augmentation? TinyBERT's Algorithm 1, in three settings, beside the guide's other methods and none.
 
 Every arm is the whole of TinyBERT, as `TinyBERT` in 6.5-ablations: the same general distillation, teacher, examples and steps; only the 20
 variants of each example are made in another way. All of them are labelled by the teacher, whose outputs the student learns.
 
-- `p = 0.4, K = 15` is the paper's Algorithm 1, `p = 0.2, K = 5` the setting of 6.5-ablations.
+- `p = 0.4, K = 15` is the paper's Algorithm 1 as it is written, `p = 0.2, K = 5` the setting of 6.5-ablations.
+- `stop words kept` is Algorithm 1 as the authors' code runs it, p = 0.4 and K = 15: it never replaces a stop word, and it draws the
+  candidates of every word from the original sentence. This arm was run on 2026-11-29, the others on 2026-11-26 on another processor.
 - `neighbours` replaces a tenth of the words by one of the 5 nearest among word vectors of the corpus; `insert, delete, swap` are the other
   operations of easy data augmentation (Wei and Zou 2019), each on a tenth of the words.
 - `back-translation` is what our bilingual grammar makes of a row on its way to Chinese and back, which is mostly the same again.
@@ -26,6 +28,7 @@ from bertcourse.experiments import once
 from bertcourse.finetuning import eda
 from bertcourse.tasks import task_of
 from bertcourse.tinybert import (
+    STOP_WORDS,
     Augmenter,  # fmt: skip
     cooccurrence_vectors,
     general_distillation,
@@ -37,8 +40,10 @@ from bertcourse.training import fit, pad
 
 NAME = "6.3-augmentation"
 ARMS = {
-    "none": {}, "p = 0.4, K = 15": {"p": 0.4, "k": 15}, "p = 0.2, K = 5": {"p": 0.2, "k": 5}, "neighbours": {"operations": ("replace",)},
-    "insert, delete, swap": {"operations": ("insert", "delete", "swap")}, "back-translation": {"retell": True},
+    "none": {}, "p = 0.4, K = 15": {"p": 0.4, "k": 15}, "p = 0.2, K = 5": {"p": 0.2, "k": 5},
+    "stop words kept": {"p": 0.4, "k": 15, "keep": True},
+    "neighbours": {"operations": ("replace",)}, "insert, delete, swap": {"operations": ("insert", "delete", "swap")},
+    "back-translation": {"retell": True},
 }  # fmt: skip
 SEEDS = [0, 1, 2]
 CONFIG = {
@@ -65,7 +70,9 @@ def variants(name: str, how: dict, rows) -> list[list]:
     "Texts, or lists of words, for each row."
     profile, column, n = profiles.load("tiny"), "tokens" if "tokens" in rows.column_names else "sentence", CONFIG["variants"]
     if "p" in how:
-        augment = Augmenter(profile.tokenizer(), profile.model(AutoModelForMaskedLM), once((NAME, "vectors"), vectors).near, how["p"], how["k"])
+        near, keep = once((NAME, "vectors"), vectors).near, how.get("keep", False)
+        augment = Augmenter(profile.tokenizer(), profile.model(AutoModelForMaskedLM), near, how["p"], how["k"], original_context=keep,
+                            stop_words=STOP_WORDS[CONFIG["lang"]] if keep else ())  # fmt: skip
         return [[text for (text,) in some] for i in range(0, len(rows), 50)
                 for some in augment([(row[column],) for row in rows.select(range(i, i + 50))], n, first=i)]  # fmt: skip
     if "retell" in how:

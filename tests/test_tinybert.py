@@ -19,6 +19,7 @@ from bertcourse.tinybert import (
     ABLATIONS,  # fmt: skip
     COLUMNS,
     GLUE,
+    STOP_WORDS,
     Augmenter,
     Intermediate,
     Prediction,
@@ -168,6 +169,16 @@ def test_the_same_width_needs_no_projection():
 def test_terms_can_be_left_out(terms):
     found = Intermediate(model(SMALL), model(LARGE), terms=terms)(**pad(rows(2))).terms
     assert set(found) == {name for name in ("embedding", "attention", "hidden") if getattr(terms, name)}
+
+
+def test_terms_can_be_weighted():
+    given, weights = pad(rows(2)), {"embedding": 1.0, "attention": 0.125, "hidden": 2.0}
+    plain, weighted = (Intermediate(model(SMALL), model(LARGE, seed=1), terms=terms) for terms in (Terms(), Terms(**weights)))
+    weighted.load_state_dict(plain.state_dict())
+    plain, weighted = plain.eval()(**given), weighted.eval()(**given)
+    for name, weight in weights.items():
+        assert_close(weighted.terms[name], weight * plain.terms[name])
+    assert_close(weighted.loss, sum(weighted.terms.values()))
 
 
 def test_padding_changes_nothing():
@@ -399,6 +410,33 @@ def test_texts_may_be_longer_than_the_model(tiny):
     long = "a dog " * 100
     ((a, b),) = Augmenter(*tiny, p=1.0)([(long, "a cat")], n=1)[0]
     assert len(a.split()) == 200 and sum(x != y for x, y in zip(a.split(), long.split())) > 100 and b == "a cat"
+
+
+def test_stop_words_stay(tiny):
+    text = "The noodles were fresh, but the acting was very bad."
+    kept = {"the", "were", "but", "was", "very"}
+    assert kept <= STOP_WORDS["en"]
+    for (v,) in Augmenter(*tiny, p=1.0, k=2, stop_words=STOP_WORDS["en"])([[text]], n=10)[0]:
+        words = v.replace(",", " ,").replace(".", " .").split()
+        assert [w.lower() for w in words if w.lower() in kept] == ["the", "were", "but", "the", "was", "very"]
+        assert v != text
+    assert Augmenter(*tiny, stop_words=())([[text]], n=5) == Augmenter(*tiny)([[text]], n=5)
+    chinese = "面条很新鲜，但是表演非常糟糕。"
+    for (v,) in Augmenter(*tiny, p=1.0, stop_words=STOP_WORDS["zh"])([[chinese]], n=5)[0]:
+        assert [v[i] for i in (2, 6, 7, 10, 11)] == [*"很但是非常"]
+
+
+def test_candidates_may_come_from_the_original(tiny):
+    "Each word as if it were the only one that changes."
+    tokenizer, net = tiny
+    text = "Grace likes milk"
+    varied = Augmenter(tokenizer, net, p=1.0, k=1, original_context=True)([[text]], n=1)[0][0][0].split()
+    for i, masked in enumerate(["[MASK] likes milk", "Grace [MASK] milk", "Grace likes [MASK]"]):
+        with torch.no_grad():
+            logits = net(**tokenizer(masked, return_tensors="pt")).logits[0, i + 1]
+        best = next(t for t in tokenizer.convert_ids_to_tokens(logits.argsort(descending=True).tolist())
+                    if t not in tokenizer.all_special_tokens and not t.startswith("##") and t.isascii() and t[0].isalnum())  # fmt: skip
+        assert varied[i] == best
 
 
 def test_only_words_are_candidates():

@@ -36,7 +36,7 @@ CHAPTERS = {  # a test asks for a row for every notebook of a chapter
     "05_distillation": ANY.plus("accelerate", "datasets", "tokenizers", "safetensors", "scikit-learn", "scipy",
                                 assets=("tiny-bert", "experiments/5.2-alpha-temperature.json", "experiments/5.3-terms.json")),
     "06_tinybert": ANY.plus("accelerate", "datasets", "tokenizers", "safetensors", "scikit-learn", "scipy",
-                            assets=("tiny-bert", "experiments/6.3-augmentation.json", "experiments/6.5-ablations.json")),
+                            assets=("tiny-bert", "paper_tables.toml", "experiments/6.3-augmentation.json", "experiments/6.5-ablations.json")),
     "07_1_onnx": ANY.plus("accelerate", "datasets", "tokenizers", "safetensors", "scikit-learn", "scipy", "onnx", "onnxruntime", "onnxscript",
                           assets=("tiny-bert", "benchmarks/deploy.json", "experiments/7.6-smaller.json")),
     "07_2_serving": ANY.plus("accelerate", "datasets", "tokenizers", "safetensors", "scikit-learn", "scipy", "onnx", "onnxruntime", "onnxscript",
