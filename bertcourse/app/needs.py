@@ -33,7 +33,8 @@ CHAPTERS = {  # a test asks for a row for every notebook of a chapter
                               assets=("tiny-bert", *(f"experiments/4.3-{name}.json" for name in
                                                      ("grid", "remedies", "active-learning", "weak-supervision")))),
     "05_distillation": ANY.plus("accelerate", "datasets", "tokenizers", "safetensors", "scikit-learn", "scipy",
-                                assets=("tiny-bert", "experiments/5.2-alpha-temperature.json", "experiments/5.3-terms.json")),
+                                assets=("tiny-bert", "paper_tables.toml", *(f"experiments/{name}.json" for name in
+                                                     ("5.2-alpha-temperature", "5.2-unlabelled", "5.3-terms", "8.3-dark-knowledge")))),
     "06_tinybert": ANY.plus("accelerate", "datasets", "tokenizers", "safetensors", "scikit-learn", "scipy",
                             assets=("tiny-bert", "experiments/6.3-augmentation.json", "experiments/6.5-ablations.json")),
     "07_1_onnx": ANY.plus("accelerate", "datasets", "tokenizers", "safetensors", "scikit-learn", "scipy", "onnx", "onnxruntime", "onnxscript",
