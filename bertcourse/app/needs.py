@@ -34,7 +34,7 @@ CHAPTERS = {  # a test asks for a row for every notebook of a chapter
                                                      ("grid", "remedies", "active-learning", "weak-supervision")))),
     "05_distillation": ANY.plus("accelerate", "datasets", "tokenizers", "safetensors", "scikit-learn", "scipy",
                                 assets=("tiny-bert", "paper_tables.toml", *(f"experiments/{name}.json" for name in
-                                                     ("5.2-alpha-temperature", "5.2-unlabelled", "5.3-terms", "8.3-dark-knowledge")))),
+                                                     ("5.2-alpha-temperature", "5.3-terms", "8.3-dark-knowledge")))),
     "06_tinybert": ANY.plus("accelerate", "datasets", "tokenizers", "safetensors", "scikit-learn", "scipy",
                             assets=("tiny-bert", "experiments/6.3-augmentation.json", "experiments/6.5-ablations.json")),
     "07_1_onnx": ANY.plus("accelerate", "datasets", "tokenizers", "safetensors", "scikit-learn", "scipy", "onnx", "onnxruntime", "onnxscript",
