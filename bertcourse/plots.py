@@ -21,7 +21,7 @@ from .languages import bilingual
 # %% auto #0
 __all__ = ['GUIDE', 'SOURCE', 'MEASURED', 'PALETTE', 'FONTS', 'Caption', 'style', 'Figure', 'caption_text', 'axes', 'dress',
            'plot_lines', 'plot_bars', 'plot_stacked', 'plot_dots', 'plot_intervals', 'plot_heatmaps', 'plot_flow',
-           'tint', 'token_grid', 'table']
+           'plot_trade_offs', 'tint', 'token_grid', 'table']
 
 # %% ../nbs/helpers/plots.ipynb #style
 GUIDE, SOURCE, MEASURED = "#D55E00", "#0072B2", "#009E73"  # the guide says, the source says, measured here
@@ -387,6 +387,69 @@ def plot_flow(
             ax.text(-0.12, (top + bottom) / 2, title, ha="right", va="center")
         ax.set_xlim(-0.45 if groups else -0.05, 1.75); ax.set_ylim(0.5, n + 0.55); ax.axis("off")
     return Figure(figure, *_words(caption, zh, en))
+
+# %% ../nbs/helpers/plots.ipynb #trade-offs
+def plot_trade_offs(
+    points: Sequence[tuple[str, float, float, float, str]],  # name, accuracy, megabytes, milliseconds, group
+    *,
+    colours: Mapping[str, str] | None = None,  # group → colour; by default those of `PALETTE`
+    xlog: bool = True,  # latencies that differ by factors
+    size: tuple[float, float] = (7.2, 3.8),  # inches
+    caption: Caption = "", zh: str = "", en: str = "",  # see `caption_text`
+    xlabel: str = "milliseconds per text", ylabel: str = "accuracy",
+) -> Figure:
+    "Bubbles: latency to the right, accuracy upwards, area in proportion to the size. ValueError without points."
+    if not points: raise ValueError("no points to draw")
+    groups = list(dict.fromkeys(group for *_, group in points))
+    colours = colours or dict(zip(groups, PALETTE))
+    largest = max(megabytes for _, _, megabytes, _, _ in points)
+    figure, ax = axes(size=size)
+    with style():
+        for group in groups:
+            inside = [point for point in points if point[4] == group]
+            x, y = [point[3] for point in inside], [point[1] for point in inside]
+            areas = [1500 * point[2] / largest for point in inside]
+            ax.scatter(x, y, s=areas, color=colours[group], alpha=0.45, linewidth=0, label=group)
+            ax.scatter(x, y, s=9, color=colours[group])
+        ax.grid()
+        dress(ax, xlabel, ylabel)
+        if xlog: _log_ticks(ax, [point[3] for point in points])
+        ax.margins(x=0.16, y=0.22)
+        _name_bubbles(ax, points, largest)
+        if len(groups) > 1: _group_legend(ax, groups, colours)
+    return Figure(figure, *_words(caption, zh, en))
+
+def _log_ticks(ax, values):
+    "A logarithmic axis with plain numbers: 1, 2 and 5 of every power of ten."
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+
+def _name_bubbles(ax, points, largest):
+    "Name and size beside each bubble, moved apart where bubbles are close."
+    ax.figure.canvas.draw()
+    places = [ax.transData.transform((point[3], point[1])) for point in points]
+    order = sorted(range(len(points)), key=lambda i: places[i][1])
+    taken = []
+    for i in order:
+        name, _, megabytes, milliseconds, _ = points[i]
+        radius = (1500 * megabytes / largest / np.pi) ** 0.5
+        dpi = ax.figure.dpi / 72
+        x, y = places[i][0] / dpi + radius + 3, places[i][1] / dpi - 3
+        text = f"{name}, {megabytes:,.3g} MB"
+        width = 5.2 * len(text)
+        if x + width > ax.bbox.x1 / dpi + 4:  # no room on the right: above the bubble
+            x, y = ax.bbox.x1 / dpi + 4 - width, y + radius + 6
+        while any(abs(y - below) < 12 and x < end and begin < x + width for below, begin, end in taken): y += 12
+        taken.append((y, x, x + width))
+        ax.annotate(text, (milliseconds, points[i][1]), xytext=(x - places[i][0] / dpi, y - places[i][1] / dpi),
+                    textcoords="offset points", fontsize=8.5)
+
+def _group_legend(ax, groups, colours):
+    handles = [matplotlib.lines.Line2D([], [], marker="o", linestyle="", color=colours[group], label=group) for group in groups]
+    ax.legend(handles=handles, ncols=min(len(groups), 4), loc="lower left", bbox_to_anchor=(0, 1.0), handletextpad=0.2,
+              columnspacing=1.2, borderaxespad=0.2)
 
 # %% ../nbs/helpers/plots.ipynb #grid
 def tint(

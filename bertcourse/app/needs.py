@@ -34,7 +34,8 @@ CHAPTERS = {  # a test asks for a row for every notebook of a chapter
                                                      ("grid", "warmup", "remedies", "active-learning", "weak-supervision")),
                                      "experiments/8.2-layer-rates.json")),
     "05_distillation": ANY.plus("accelerate", "datasets", "tokenizers", "safetensors", "scikit-learn", "scipy",
-                                assets=("tiny-bert", "experiments/5.2-alpha-temperature.json", "experiments/5.3-terms.json")),
+                                assets=("tiny-bert", "paper_tables.toml", *(f"experiments/{name}.json" for name in
+                                                     ("5.2-alpha-temperature", "5.3-terms", "8.3-dark-knowledge")))),
     "06_tinybert": ANY.plus("accelerate", "datasets", "tokenizers", "safetensors", "scikit-learn", "scipy",
                             assets=("tiny-bert", "paper_tables.toml", "experiments/6.3-augmentation.json", "experiments/6.5-ablations.json")),
     "07_1_onnx": ANY.plus("accelerate", "datasets", "tokenizers", "safetensors", "scikit-learn", "scipy", "onnx", "onnxruntime", "onnxscript",
