@@ -153,7 +153,9 @@ def influence(
 
 # %% ../nbs/04_1_tasks.ipynb #sequence-classifier
 class SequenceClassifier(nn.Module):
-    "An encoder and one linear layer on its pooled [CLS] (Devlin et al. 2019, §4.1). Weights as in `BertForSequenceClassification`."
+    """An encoder and one linear layer on its pooled [CLS] (Devlin et al. 2019, §4.1).
+
+    Weights as in `BertForSequenceClassification`."""
     def __init__(
         self,
         bert: nn.Module,  # an encoder with a pooler, such as transformers' BertModel
@@ -162,60 +164,81 @@ class SequenceClassifier(nn.Module):
         super().__init__()
         config = bert.config
         dropout = getattr(config, "classifier_dropout", None)
-        self.bert, self.num_labels = bert, num_labels
+        self.bert = bert
+        self.num_labels = num_labels
         self.dropout = nn.Dropout(config.hidden_dropout_prob if dropout is None else dropout)
         self.classifier = nn.Linear(config.hidden_size, num_labels)
 
     def forward(
         self,
-        input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None,  # (batch, n)
+        input_ids: Tensor,  # (batch, n)
+        attention_mask: Tensor | None = None,  # (batch, n)
+        token_type_ids: Tensor | None = None,  # (batch, n)
         labels: Tensor | None = None,  # (batch,), class numbers, or numbers to be met
     ) -> tuple[Tensor | None, Tensor]:  # loss, logits (batch, num_labels)
-        "The loss is the cross-entropy, or with one label the mean squared error; without `labels` it is None."
-        pooled = self.bert(input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids).pooler_output
-        logits = self.classifier(self.dropout(pooled))
-        if labels is None: return None, logits
-        if self.num_labels == 1: return nn.functional.mse_loss(logits.squeeze(-1), labels.to(logits.dtype)), logits
+        "The cross-entropy, or with one label the mean squared error; None without `labels`."
+        outputs = self.bert(input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)
+        logits = self.classifier(self.dropout(outputs.pooler_output))
+        if labels is None:
+            return None, logits
+        if self.num_labels == 1:
+            return nn.functional.mse_loss(logits.squeeze(-1), labels.to(logits.dtype)), logits
         return nn.functional.cross_entropy(logits, labels), logits
 
 # %% ../nbs/04_1_tasks.ipynb #token-classifier
 class TokenClassifier(nn.Module):
-    "An encoder and the same linear layer on every token (Devlin et al. 2019, §5.3). Weights as in `BertForTokenClassification`."
+    """An encoder and the same linear layer on every token (Devlin et al. 2019, §5.3).
+
+    Weights as in `BertForTokenClassification`."""
     def __init__(self, bert: nn.Module, num_labels: int):
         super().__init__()
         config = bert.config
         dropout = getattr(config, "classifier_dropout", None)
-        self.bert, self.dropout = bert, nn.Dropout(config.hidden_dropout_prob if dropout is None else dropout)
+        self.bert = bert
+        self.dropout = nn.Dropout(config.hidden_dropout_prob if dropout is None else dropout)
         self.classifier = nn.Linear(config.hidden_size, num_labels)
 
     def forward(
         self,
-        input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None,  # (batch, n)
+        input_ids: Tensor,  # (batch, n)
+        attention_mask: Tensor | None = None,  # (batch, n)
+        token_type_ids: Tensor | None = None,  # (batch, n)
         labels: Tensor | None = None,  # (batch, n); -100: not counted
     ) -> tuple[Tensor | None, Tensor]:  # loss, logits (batch, n, num_labels)
         "The loss is the mean cross-entropy over the tokens that have a label."
-        hidden = self.bert(input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids).last_hidden_state
-        logits = self.classifier(self.dropout(hidden))
-        if labels is None: return None, logits
-        return nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100), logits
+        outputs = self.bert(input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)
+        logits = self.classifier(self.dropout(outputs.last_hidden_state))
+        if labels is None:
+            return None, logits
+        flat = logits.flatten(0, 1)
+        return nn.functional.cross_entropy(flat, labels.flatten(), ignore_index=-100), logits
 
 # %% ../nbs/04_1_tasks.ipynb #span-predictor
 class SpanPredictor(nn.Module):
-    "An encoder and two vectors, S and E: where does the answer start and end (§4.2)? Weights as in `BertForQuestionAnswering`."
+    """An encoder and two vectors, S and E: where does the answer start and end (§4.2)?
+
+    Weights as in `BertForQuestionAnswering`."""
     def __init__(self, bert: nn.Module):
         super().__init__()
-        self.bert, self.qa_outputs = bert, nn.Linear(bert.config.hidden_size, 2)
+        self.bert = bert
+        self.qa_outputs = nn.Linear(bert.config.hidden_size, 2)
 
     def forward(
         self,
-        input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None,  # (batch, n)
-        start_positions: Tensor | None = None, end_positions: Tensor | None = None,  # (batch,); n or more: not in this window
+        input_ids: Tensor,  # (batch, n)
+        attention_mask: Tensor | None = None,  # (batch, n)
+        token_type_ids: Tensor | None = None,  # (batch, n)
+        start_positions: Tensor | None = None,  # (batch,); n or more: not in this window
+        end_positions: Tensor | None = None,  # (batch,)
     ) -> tuple[Tensor | None, Tensor, Tensor]:  # loss, logits of start and of end (batch, n)
         "The loss is the mean of two cross-entropies over the positions."
-        hidden = self.bert(input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids).last_hidden_state
-        start, end = self.qa_outputs(hidden).unbind(-1)
-        if start_positions is None: return None, start, end
+        outputs = self.bert(input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)
+        start, end = self.qa_outputs(outputs.last_hidden_state).unbind(-1)
+        if start_positions is None:
+            return None, start, end
         n = input_ids.shape[1]  # positions behind the input are clamped to n, and n is ignored
-        losses = [nn.functional.cross_entropy(logits, at.clamp(0, n), ignore_index=n)
-                  for logits, at in ((start, start_positions), (end, end_positions))]
+        losses = []
+        for logits, positions in ((start, start_positions), (end, end_positions)):
+            targets = positions.clamp(0, n)
+            losses.append(nn.functional.cross_entropy(logits, targets, ignore_index=n))
         return sum(losses) / 2, start, end

@@ -20,6 +20,7 @@ from bertcourse.tasks import (
     _log_mass,
     answer_scores,
     best_span,
+    plot_span_scores,
     repair,
     span_f1,
     spans,
@@ -73,6 +74,11 @@ def test_rows_of_unequal_length_are_refused():
 
 
 # --- answers
+
+
+def test_scores_of_a_span_are_drawn_over_its_tokens():
+    html = plot_span_scores(["[CLS]", "tom", "fifty"], [0, 1, 5], torch.tensor([0.0, 1.0, 6.0]), ("甲", "A")).html()
+    assert all(word in html for word in ("[CLS]", "tom", "fifty", "start", "end", "甲"))
 
 
 @given(st.integers(1, 14), st.integers(1, 6), SEEDS)
