@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from torch import nn
 
@@ -54,7 +53,9 @@ def plot_teacher_and_student(
         for y, text, colour in terms:
             ax.plot([0.44, 1.76], [y, y], color=colour, linewidth=1.6)
             ax.text(1.1, y + 0.1, text, ha="center", va="bottom", fontsize=8.5)
-        ax.set_xlim(-0.5, 2.7); ax.set_ylim(-0.45, N + 1.9); ax.axis("off")
+        ax.set_xlim(-0.5, 2.7)
+        ax.set_ylim(-0.45, N + 1.9)
+        ax.axis("off")
     return Figure(figure, *(caption_text(caption) if isinstance(caption, str) else caption))
 
 # %% ../nbs/helpers/tinybert_plots.ipynb #layer-maps
@@ -77,7 +78,9 @@ def plot_layer_maps(
             for m, y in enumerate(places):
                 ax.annotate(str(m), (1, y), xytext=(7, -3), textcoords="offset points", fontsize=8.5)
             dress(ax, title=title).set_xticks([0, 1], ["teacher", "student"])
-            ax.set_xlim(-0.3, 1.4); ax.set_yticks(range(teacher_layers + 1)); ax.tick_params(axis="y", length=0)
+            ax.set_xlim(-0.3, 1.4)
+            ax.set_yticks(range(teacher_layers + 1))
+            ax.tick_params(axis="y", length=0)
         axs[0, 0].set_ylabel("layer of the teacher")
     return Figure(figure, *(caption_text(caption) if isinstance(caption, str) else caption))
 
@@ -104,8 +107,10 @@ def plot_size_and_score(
         dress(ax, xlabel, ylabel).set_xscale("log")
         ticks = [t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200)
                  if min(m[0] for m in models.values()) / 2 < t < 2 * max(m[0] for m in models.values())]
-        ax.set_xticks(ticks, [f"{t:g}" for t in ticks]); ax.set_xticks([], minor=True)
-        ax.margins(x=0.18, y=0.16); ax.grid(axis="y")
+        ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
+        ax.set_xticks([], minor=True)
+        ax.margins(x=0.18, y=0.16)
+        ax.grid(axis="y")
     return Figure(figure, *(caption_text(caption) if isinstance(caption, str) else caption))
 
 # %% ../nbs/helpers/tinybert_plots.ipynb #comparisons

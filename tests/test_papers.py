@@ -4,7 +4,6 @@ import re
 from dataclasses import replace
 
 import pytest
-from checks import reading
 
 from bertcourse.papers import TOPICS, Misprint, find_misprints, paper_table, paper_tables, recomputed, resources
 
