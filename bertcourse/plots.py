@@ -427,24 +427,24 @@ def _log_ticks(ax, values):
     ax.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
 
 def _name_bubbles(ax, points, largest):
-    "Name and size beside each bubble, moved apart where bubbles are close."
+    "Name and size beside each bubble, above it where there is no room, moved apart where texts are close."
     ax.figure.canvas.draw()
-    places = [ax.transData.transform((point[3], point[1])) for point in points]
-    order = sorted(range(len(points)), key=lambda i: places[i][1])
+    dpi = ax.figure.dpi / 72
+    centres = [ax.transData.transform((point[3], point[1])) / dpi for point in points]
+    radii = [(1500 * point[2] / largest / np.pi) ** 0.5 for point in points]
     taken = []
-    for i in order:
-        name, _, megabytes, milliseconds, _ = points[i]
-        radius = (1500 * megabytes / largest / np.pi) ** 0.5
-        dpi = ax.figure.dpi / 72
-        x, y = places[i][0] / dpi + radius + 3, places[i][1] / dpi - 3
+    for i in sorted(range(len(points)), key=lambda i: centres[i][1]):
+        name, accuracy, megabytes, milliseconds, _ = points[i]
         text = f"{name}, {megabytes:,.3g} MB"
-        width = 5.2 * len(text)
-        if x + width > ax.bbox.x1 / dpi + 4:  # no room on the right: above the bubble
-            x, y = ax.bbox.x1 / dpi + 4 - width, y + radius + 6
+        width, (middle, height) = 5.2 * len(text), centres[i]
+        x, y = middle + radii[i] + 3, height - 3
+        covers = any(j != i and abs(v - height) < radii[j] + 4 and u + radii[j] > x and u - radii[j] < x + width
+                     for j, (u, v) in enumerate(centres))
+        if covers or x + width > ax.bbox.x1 / dpi + 4:
+            x, y = min(middle - width / 2, ax.bbox.x1 / dpi + 4 - width), y + radii[i] + 6
         while any(abs(y - below) < 12 and x < end and begin < x + width for below, begin, end in taken): y += 12
         taken.append((y, x, x + width))
-        ax.annotate(text, (milliseconds, points[i][1]), xytext=(x - places[i][0] / dpi, y - places[i][1] / dpi),
-                    textcoords="offset points", fontsize=8.5)
+        ax.annotate(text, (milliseconds, accuracy), xytext=(x - middle, y - height), textcoords="offset points", fontsize=8.5)
 
 def _group_legend(ax, groups, colours):
     handles = [matplotlib.lines.Line2D([], [], marker="o", linestyle="", color=colours[group], label=group) for group in groups]
