@@ -122,6 +122,13 @@ class Load:
         self._free.append(connection)
         return answer
 
+    async def close(self) -> None:
+        """Hang up: else the connections would stay open until the garbage collector finds them."""
+        for connection in self._free:
+            connection.transport.close()
+        self._free.clear()
+        await asyncio.sleep(0)  # closed connections are closed in the next round of the event loop
+
     async def closed(self, connections: int, count: int, until: Callable[[], bool] = lambda: False) -> Result:
         """Each of the connections sends its next request when the last is answered; stops when one is not accepted."""
         numbers, begin = iter(range(count)), time.perf_counter()
@@ -132,6 +139,7 @@ class Load:
                     return
         await asyncio.gather(*(client() for _ in range(connections)))
         self.result.seconds = time.perf_counter() - begin
+        await self.close()
         return self.result
 
     async def opened(self, rate: float, count: int, seed: int = 0) -> Result:
@@ -144,6 +152,7 @@ class Load:
             tasks.append(asyncio.create_task(self.send(number)))
         await asyncio.gather(*tasks)
         self.result.seconds = time.perf_counter() - begin
+        await self.close()
         return self.result
 
 
