@@ -104,8 +104,8 @@ experiment: venv  ## run a recorded experiment anew (ID=…)
 	@[ -n "$(ID)" ] || $(call FAIL,name the experiment: make experiment ID=the-name-of-a-file-in-experiments)
 	@$(PY) -m bertcourse.experiments run $(ID)
 
-experiments-again: venv  ## rerun one seed of every arm of every recorded experiment, and every family in every task (two hours on two cores)
-	@$(TEST_ENV) BERTCOURSE_RERUN=all $(PY) -m pytest -v -rfEs -n 2 --dist loadgroup $(ARGS) tests/slow/test_experiments.py tests/slow/test_families.py
+experiments-again: venv  ## rerun one seed of every arm of every recorded experiment, every family in every task, the whole of TinyBERT (two hours on two cores)
+	@$(TEST_ENV) BERTCOURSE_RERUN=all $(PY) -m pytest -v -rfEs -n 2 --dist loadgroup $(ARGS) tests/slow/test_experiments.py tests/slow/test_families.py tests/slow/test_tinybert_run.py
 
 pretrain: venv  ## pre-train the shipped model anew, three seeds (hours; ARGS="--processes 1")
 	@$(PY) tools/ship_model.py train $(ARGS)
