@@ -29,7 +29,7 @@ from .training import count_labels, pad
 __all__ = ['upcast', 'mean_where', 'soften', 'same_shape', 'soft_loss', 'distillation_loss', 'hidden_loss', 'cosine_loss',
            'attention_loss', 'kept_scores', 'unlabelled', 'observe', 'mean_vector', 'relation_loss', 'teacher_layers',
            'check_layers', 'check_heads', 'check_scores', 'check_labels', 'head_loss', 'new_model', 'Weights', 'Pupil',
-           'Distiller', 'cache_logits', 'with_logits', 'copy_layers', 'weigh', 'interleave', 'race']
+           'Distiller', 'cache_logits', 'with_logits', 'copy_layers', 'measure_cost', 'interleave', 'race']
 
 # %% ../nbs/helpers/distillation.ipynb #precision
 def upcast(tensor: Tensor) -> Tensor:
@@ -409,7 +409,7 @@ def copy_layers(
     return len(fits), len(ours)
 
 # %% ../nbs/helpers/distillation.ipynb #race
-def weigh(
+def measure_cost(
     model: nn.Module,
     batch: Mapping[str, Tensor],  # one text
 ) -> dict[str, float]:  # parameters, megabytes (10^6, FP32), gflops of a forward pass

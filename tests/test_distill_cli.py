@@ -182,7 +182,7 @@ def test_the_comparison(runs, teachers, data, method):
     batch = models["teacher"].task.collate([coded[10]])
     for name, found in models.items():
         found.model.set_attn_implementation("eager")
-        cost = distillation.weigh(found.model, batch)
+        cost = distillation.measure_cost(found.model, batch)
         assert c["parameters"][name] == cost["parameters"] == sum(p.numel() for p in found.model.parameters())
         assert c["megabytes"][name] == pytest.approx(cost["megabytes"]) and c["mflops"][name] == pytest.approx(cost["gflops"] * 1e3)
     for name in ("parameters", "megabytes", "mflops", "milliseconds"):

@@ -25,6 +25,7 @@ from bertcourse.distillation import (
     hidden_loss,
     kept_scores,
     mean_vector,
+    measure_cost,
     new_model,
     observe,
     race,
@@ -32,7 +33,6 @@ from bertcourse.distillation import (
     soft_loss,
     soften,
     teacher_layers,
-    weigh,
     with_logits,
 )
 from bertcourse.training import fit, pad
@@ -381,12 +381,12 @@ def test_a_distilbert_with_all_layers_says_the_same():
 def test_weighing_counts_what_the_formula_says():
     from bertcourse.bert import Shape
     shape, given = Shape("", 4, 24, 2, 48, 40, 32), batch(1, labels=False)
-    cost, n = weigh(model(LARGE), given), given["input_ids"].shape[1]
+    cost, n = measure_cost(model(LARGE), given), given["input_ids"].shape[1]
     assert cost["parameters"] == shape.total() + 3 * 25 and cost["megabytes"] == pytest.approx(cost["parameters"] * 4e-6)
     pooler_and_head = 2 * (24 * 24 + 24 * 3)
     fused = model(LARGE)
     fused.set_attn_implementation("sdpa")
-    assert weigh(fused, given) == cost, "fused attention counts as well"
+    assert measure_cost(fused, given) == cost, "fused attention counts as well"
     assert cost["gflops"] * 1e9 == pytest.approx(sum(shape.flops(n).values()) + pooler_and_head)
 
 

@@ -863,13 +863,13 @@ def costs(teacher: Any, student: Any, row: Mapping[str, Any], collate: Any) -> d
     """Size, operations and time of a forward pass over one text, of both."""
     import torch
 
-    from bertcourse.distillation import race, unlabelled, weigh
+    from bertcourse.distillation import measure_cost, race, unlabelled
     models = {"teacher": teacher, "student": student}
     device = teacher.device
     batch = {name: value.to(device) for name, value in unlabelled(collate([row])).items()}
     for model in models.values():
         model.to(device).eval().set_attn_implementation("sdpa")  # what one would run
-    weights = {name: weigh(model, batch) for name, model in models.items()}
+    weights = {name: measure_cost(model, batch) for name, model in models.items()}
     times = {name: statistics.median(found) for name, found in race(models, batch, ROUNDS).items()}
     of = {name: side_by_side(*(weights[who][name] for who in models)) for name in ("parameters", "megabytes", "gflops")}
     gflops = of.pop("gflops")
