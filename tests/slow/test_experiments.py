@@ -86,8 +86,9 @@ def test_all_recordings_can_be_rerun_here():
 
 
 def test_every_arm_has_its_turn():
-    found = [[Arm("a", str(i), 30 + i) for i in range(4)], [Arm("b", str(i), 200) for i in range(3)]]
+    cheap = [Arm("a", str(i), CHEAP + i) for i in range(4)]
+    found = [cheap, [Arm("b", str(i), 200) for i in range(3)]]
     seen = [chosen(found, str(code).encode(), 300) for code in range(60)]
-    assert all(sum(arm.seconds for arm in some) <= 300 and Arm("a", "0", 30) in some for some in seen)
+    assert all(sum(arm.seconds for arm in some) <= 300 and cheap[0] in some for some in seen)
     assert {arm for some in seen for arm in some} == set(sum(found, []))
     assert chosen(found, b"x", 300) == chosen(found, b"x", 300)
