@@ -126,12 +126,21 @@ def served(found: dict[str, Any]) -> dict[str, str]:
     """The tables of `serve.json`."""
     parts, machine = found["parts"], found["machine"]
     made = {"servemachine": f"{machine['cpu']}, {found['settings']['rounds']} interleaved rounds, {found['date']}.\n"}
-    for name in ("ladder", "peers"):
-        part = parts[name]
-        made[name] = rows(["", "ms of CPU for a request", "requests a second"],
-                          [[arm, f"{part['ms_of_cpu'][arm]:,.1f}", f"{row['per_s']:,.0f}"] for arm, row in part["arms"].items()])  # fmt: skip
+    made["ladder"] = costs(parts["ladder"])
     made["servegoals"] = rows(["", "goal", "reached", ""], list(goals(parts["service"])))
     return made
+
+
+def costs(part: dict[str, Any]) -> str:
+    """What a request costs, a row for each server."""
+    return rows(["", "ms of CPU for a request", "requests a second"],
+                [[arm, f"{part['ms_of_cpu'][arm]:,.1f}", f"{row['per_s']:,.0f}"] for arm, row in part["arms"].items()])  # fmt: skip
+
+
+def peers(found: dict[str, Any]) -> str:
+    """The table of `peers.json`, with its machine: it is a run of its own."""
+    head = f"{found['machine']['cpu']}, {found['settings']['rounds']} interleaved rounds, {found['date']}.\n\n"
+    return head + costs(found["parts"]["peers"])
 
 
 def services(every: list[dict[str, Any]]) -> str:
@@ -182,7 +191,7 @@ def written(text: str, found: list[dict[str, Any]], service: list[dict[str, Any]
     """The page with the tables of these figures: all `deploy*.json`, all `serve*.json`, the main one first. Raises `KeyError` for an unknown marker."""
     waiting = json.loads((HERE / "threads.json").read_text(encoding="utf-8")) if (HERE / "threads.json").exists() else None
     made = tables(found[0]) | served(service[0]) | {"processors": processors(found), "services": services(service), "largest": operators(found), "threads": threads(waiting)}
-    return fill(text, made | {"memory": memory(read("memory.json")), "fairness": fairness(read("fairness.json"))})
+    return fill(text, made | {"memory": memory(read("memory.json")), "peers": peers(read("peers.json")), "fairness": fairness(read("fairness.json"))})
 
 
 def stored(name: str) -> list[dict[str, Any]]:

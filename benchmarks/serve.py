@@ -1,10 +1,10 @@
 """What a request costs, behind the guide's service and behind ours, and how near ours is to the model alone.
 
-    python benchmarks/serve.py [service] [ladder] [peers] [--rounds 7] [--json FILE] [--quick]
+    python benchmarks/serve.py [service] [ladder] [--rounds 7] [--json FILE] [--quick]
 
 A model of BERT-base's shape, texts of about 12 pieces, 16 connections; servers, the bare model and the client take turns on
 one machine. The measure is the CPU time of the server's processes, because the wall clock of a shared machine says little.
-`peers` needs `pip install litserve fastapi`. Exit code 1: a goal is missed.
+Other people's servers: `peers.py`. Exit code 1: a goal is missed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -114,9 +113,10 @@ def line_of(kind: str, given: Mapping[str, str], models: Mapping[str, Path], por
         return [python, "-m", "gunicorn", "-w", "2", "-b", f"127.0.0.1:{port}", "--chdir", str(HERE), "--log-level", "error", "guide_app:app"], \
             {**given, "MODEL": str(models[given["MODEL"]])}  # fmt: skip
     if kind == "ours":
-        options = [word for pair in given.items() for word in pair]
-        return [python, "-m", "bertcourse.app.cli", "serve", str(models["int8"]), "--port", str(port), *options], {}
-    return [python, str(HERE / "peers.py"), kind, str(port), given["MODEL"], "2"], {}
+        model = given.get("MODEL", "int8")
+        options = [word for name, value in given.items() if name != "MODEL" for word in (name, value)]
+        return [python, "-m", "bertcourse.app.cli", "serve", str(models[model]), "--port", str(port), *options], {}
+    return [python, str(HERE / "peer_servers.py"), kind, str(port), str(models[given["MODEL"]]), "2"], {}
 
 
 @dataclass
@@ -354,25 +354,8 @@ def ladder(settings: Settings) -> dict[str, Any]:
     return {"unit": "requests", "arms": found, "ms_of_cpu": {name: cost(arm) for name, arm in found.items()}}
 
 
-def peers(settings: Settings) -> dict[str, Any]:
-    """The same model behind other servers, two workers each."""
-    with stage(settings) as (models, _, bodies), contextlib.ExitStack() as stack:
-        arms: dict[str, Callable[[], Sample]] = {}
-        wanted = [("ours", "ours", {"--workers": "2"}, 600), ("a pipeline behind FastAPI, FP32", "fastapi", {"MODEL": str(models["fp32"].parent / "source")}, 120),
-                  ("LitServe, batches of ours", "litserve", {"MODEL": str(models["int8"])}, 600)]  # fmt: skip
-        if find_spec("openvino"):
-            wanted.insert(1, ("ours, with OpenVINO", "ours", {"--workers": "2", "--runtime": "openvino"}, 600))
-        absent = [kind for _, kind, _, _ in wanted if kind in ("fastapi", "litserve") and not find_spec(kind)]
-        for name, kind, given, count in wanted:
-            if kind not in absent:
-                server = stack.enter_context(serving(kind, given, models))
-                arms[name] = partial(load, server, bodies, max(4, round(count * settings.share)))
-        found = rates(interleave(arms, settings.rounds))
-    return {"unit": "requests", "arms": found, "ms_of_cpu": {name: cost(arm) for name, arm in found.items()}, "not_installed": absent}
-
-
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--bare"]:
         bare(sys.argv[2])
         sys.exit(0)
-    sys.exit(command(__doc__, {"service": service, "ladder": ladder, "peers": peers}, Settings, QUICK))
+    sys.exit(command(__doc__, {"service": service, "ladder": ladder}, Settings, QUICK))
