@@ -137,6 +137,7 @@ def plot_comparisons(
             ax.axvline(0, color=GREY, linewidth=1, linestyle="--")
             dress(ax, xlabel, title=score).grid(axis="x")
             ax.tick_params(axis="y", length=0)
+            ax.locator_params(axis="x", nbins=5)  # labels of small differences are long
         axs[0, 0].set_yticks(range(len(names)), names)
         axs[0, 0].set_ylim(len(names) - 0.4, -0.6)
     return Figure(figure, *(caption_text(caption) if isinstance(caption, str) else caption))

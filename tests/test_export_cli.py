@@ -1,6 +1,7 @@
 """`bertcourse export`, and what `predict` and `bench` make of its folders; one sentence for whatever stands in the way."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -124,6 +125,16 @@ def test_long_texts_are_seen_through_windows(models, exported):
     rows = [{"tokens": ["Anna", "lives", "in", "Paris", "."] * 30}]
     before, after = (said(folder["ner"], rows=rows)[0] for folder in (models, exported))
     assert len(after["tags"]) == 150 == len(before["tags"])
+
+
+def test_a_file_whose_name_is_not_utf8_is_scored(models, data, tmp_path):
+    dev = tmp_path / os.fsdecode("验证.jsonl".encode("gbk"))
+    try:
+        shutil.copyfile(data["classification"], dev)
+    except (OSError, UnicodeError):
+        pytest.skip("this file system takes UTF-8 only")
+    report = succeed(models["classification"], "--out", tmp_path / "out", "--dev", dev)
+    assert report["dev"]["rows"] == 24 and "\ufffd" in (tmp_path / "out/README.md").read_text(encoding="utf-8")
 
 
 def test_static_quantisation_reads_texts_without_labels(models, data, tmp_path):

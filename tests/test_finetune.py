@@ -236,6 +236,17 @@ def test_what_was_understood_is_said(data, tmp_path, monkeypatch):
     assert code == 0 and all(HAN.search(line) for line in err.splitlines()) and "模型卡" in out
 
 
+def test_a_question_without_a_place_for_its_answer_is_left_out_and_said(data, tmp_path):
+    rows = json.loads(file_of(data["qa"], "--train").read_text(encoding="utf-8"))
+    paragraph = rows["data"][0]["paragraphs"][0]
+    paragraph["context"] += "\u200b\u200b"
+    paragraph["qas"][0]["answers"] = [{"text": "\u200b", "answer_start": len(paragraph["context"]) - 1}]
+    train = tmp_path / "train.json"
+    train.write_text(json.dumps(rows), encoding="utf-8")
+    code, _, err = call("--task", "qa", "--train", train, "--dev", file_of(data["qa"], "--dev"), *FAST[:-1], "--out", tmp_path / "m")
+    assert code == 0 and "1 question left out of training: the tokenizer gives no piece for the answer" in err
+
+
 def test_a_part_of_the_training_file_is_held_out(data, tmp_path):
     argv = [*only_train(data["regression"]), *FAST[:-1]]
     code, _, err = call(*argv, "--out", tmp_path / "a")
