@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 
 import pytest
 import scripts
@@ -39,8 +40,14 @@ def test_settings_reach_the_job_and_a_limit_ends_it(bench, tmp_path, monkeypatch
 def test_busy_processes_are_there_and_go(bench):
     import psutil
 
+    def found() -> list[psutil.Process]:
+        return [p for p in psutil.Process().children() if bench.BUSY in p.cmdline()]
+
     with bench.load(2):
-        busy = [p for p in psutil.Process().children() if bench.BUSY in p.cmdline()]
+        end = time.monotonic() + 30
+        while len(found()) < 2 and time.monotonic() < end:  # a new process has its command line a moment later
+            time.sleep(0.01)
+        busy = found()
         assert len(busy) == 2
     assert not any(p.is_running() for p in busy)
 
