@@ -430,9 +430,9 @@ def accuracy(settings: Settings) -> dict[str, Any]:
     from transformers import set_seed
 
     from bertcourse import profiles
-    from bertcourse.app.export import drop, on_dev
     from bertcourse.corpus_tasks import dataset
     from bertcourse.deployment import export, quantize
+    from bertcourse.jobs.exporting import compare_scores, points_lost
     from bertcourse.runtime import Session
     from bertcourse.tasks import task_of
     from bertcourse.training import fit
@@ -448,8 +448,9 @@ def accuracy(settings: Settings) -> dict[str, Any]:
                 progress=False)  # fmt: skip
             plain = export(model, Path(folder, f"{name}.onnx"), task.max_length)
             int8 = Session(quantize(plain, Path(folder, f"{name}.int8.onnx")), threads=settings.threads)
-            found[name] = on_dev(task, data["test"], model, int8)
-            points[name] = {"points": drop(found[name]), "goal": "<= 0.5", "met": drop(found[name]) <= 0.5}
+            found[name] = compare_scores(task, data["test"], model, int8)
+            lost = points_lost(found[name])
+            points[name] = {"points": lost, "goal": "<= 0.5", "met": lost <= 0.5}
     return {"unit": "", "arms": {}, "scores": found, "points lost": points}
 
 

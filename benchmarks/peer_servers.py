@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bertcourse.serving.predictor import Predictor
+from bertcourse.models.exported import ExportedModel
 
 try:
     import litserve as ls
@@ -30,7 +30,7 @@ class Api(ls.LitAPI if ls else object):
 
     def setup(self, device):
         """In a worker."""
-        self.predictor = Predictor(sys.argv[3])
+        self.predictor = ExportedModel(sys.argv[3])
 
     def decode_request(self, request):
         """A request."""
@@ -38,7 +38,7 @@ class Api(ls.LitAPI if ls else object):
 
     def predict(self, batch):
         """A batch of them."""
-        return self.predictor.predict(batch)
+        return self.predictor.answer(batch)
 
     def encode_response(self, output):
         """An answer."""

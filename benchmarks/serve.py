@@ -87,7 +87,7 @@ def make_models(folder: Path, layers: int, length: int = 128) -> dict[str, Path]
 def make_texts(folder: Path, count: int = 256) -> list[str]:
     """Different sentences of the toy world, of 10 to 14 pieces."""
     from bertcourse import corpus
-    from bertcourse.serving.tokenizer import Tokenizer
+    from bertcourse.models.tokenizer import Tokenizer
 
     tokenizer, found = Tokenizer(folder), {}
     for sentences in corpus.texts(4_000, lang="en", split="train"):
@@ -197,12 +197,12 @@ def load(server: Server, bodies: Path, count: int, seen: list[dict] | None = Non
 
 def bare(folder: str) -> None:
     """In a process of its own: for each number that comes on stdin, so many texts in ready batches of 8 to 16; says wall and CPU seconds."""
+    from bertcourse.models.exported import ExportedModel
     from bertcourse.runtime import Session, pad_arrays
-    from bertcourse.serving.predictor import Predictor
 
-    predictor = Predictor(folder)
+    predictor = ExportedModel(folder)
     texts = json.loads(sys.stdin.readline())
-    inputs = predictor.encode([predictor.row({"text": text}) for text in texts])
+    inputs = predictor.encode([predictor.request_row({"text": text}) for text in texts])
     session: Session = predictor.session
     print("ready", flush=True)
     for line in sys.stdin:
@@ -317,14 +317,14 @@ def service(settings: Settings) -> dict[str, Any]:
 
 def single(server: Server, folder: Path, texts: Sequence[str], settings: Settings) -> dict[str, float]:
     """One request at a time, each beside a call of the same session with the same text: medians in milliseconds."""
+    from bertcourse.models.exported import ExportedModel
     from bertcourse.runtime import pad_arrays
-    from bertcourse.serving.predictor import Predictor
 
-    predictor, asked, called = Predictor(folder), [], []
+    predictor, asked, called = ExportedModel(folder), [], []
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         for i in range(settings.rounds * settings.single):
             text = texts[i % len(texts)]
-            ready = pad_arrays(predictor.encode([predictor.row({"text": text})]))
+            ready = pad_arrays(predictor.encode([predictor.request_row({"text": text})]))
             body = json.dumps({"text": text}).encode()
             request = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
             for times, work in ((asked, partial(exchange, connection, request)), (called, partial(predictor.session, **ready)))[::1 if i % 2 else -1]:

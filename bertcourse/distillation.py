@@ -14,7 +14,6 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -28,8 +27,9 @@ from .training import count_labels, pad
 # %% auto #0
 __all__ = ['upcast', 'mean_where', 'soften', 'same_shape', 'soft_loss', 'distillation_loss', 'hidden_loss', 'cosine_loss',
            'attention_loss', 'kept_scores', 'unlabelled', 'observe', 'mean_vector', 'relation_loss', 'teacher_layers',
-           'check_layers', 'check_heads', 'check_scores', 'check_labels', 'head_loss', 'new_model', 'Weights', 'Pupil',
-           'Distiller', 'cache_logits', 'with_logits', 'copy_layers', 'measure_cost', 'interleave', 'race']
+           'check_layers', 'check_heads', 'check_scores', 'check_labels', 'head_loss', 'new_model', 'Weights',
+           'StudentWithTeacher', 'Distiller', 'count_tokens', 'count_pairs', 'term_settings', 'cache_logits',
+           'with_logits', 'copy_layers', 'measure_cost', 'interleave', 'race']
 
 # %% ../nbs/helpers/distillation.ipynb #precision
 def upcast(tensor: Tensor) -> Tensor:
@@ -280,7 +280,7 @@ class Weights:
     relation: float = 0.0  # `relation_loss` of the last layer's mean vectors
     cosine: float = 0.0  # `cosine_loss` of the last layer
 
-class Pupil(nn.Module):
+class StudentWithTeacher(nn.Module):
     """A student beside its teacher, for `fit`. The teacher is no part of it: it is not trained, not saved
     and gets no gradients. It is put in evaluation mode, and can be trained afterwards."""
     def __init__(self, student: nn.Module, teacher: nn.Module):
@@ -298,7 +298,11 @@ class Pupil(nn.Module):
         "What the teacher gives for a batch: see `observe`."
         return observe(self.teacher, unlabelled(batch), **seen)
 
-class Distiller(Pupil):
+    def term_weights(self) -> dict[str, float]:
+        "The terms of the loss that are switched on, and how much each counts in `terms`; none where there is one loss only."
+        return {}
+
+class Distiller(StudentWithTeacher):
     "A student with the weighted terms by which it learns from a teacher. ValueError where the two do not fit each other."
     def __init__(
         self,
@@ -318,6 +322,10 @@ class Distiller(Pupil):
         self.layers = check_layers(layers, ours.num_hidden_layers, theirs.num_hidden_layers) if weights.hidden or weights.attention else ()
         wide = ours.hidden_size != theirs.hidden_size
         self.projections = nn.ModuleList(nn.Linear(ours.hidden_size, theirs.hidden_size) for _ in self.layers if weights.hidden and wide)
+
+    def term_weights(self) -> dict[str, float]:
+        "See `StudentWithTeacher`."
+        return {name: weight for name, weight in vars(self.weights).items() if weight}
 
     def forward(self, **batch: Tensor) -> SimpleNamespace:  # loss, terms by name, logits
         "The weighted sum of the terms. With `teacher_logits` in the batch (see `cache_logits`) the soft term needs no teacher."
@@ -344,6 +352,30 @@ class Distiller(Pupil):
         if w.relation: terms["relation"] = relation_loss(*(mean_vector(seen.hidden[-1], mask) for seen in (ours, theirs)))
         if w.cosine: terms["cosine"] = cosine_loss(ours.hidden[-1], theirs.hidden[-1], mask)
         return terms
+
+# %% ../nbs/helpers/distillation.ipynb #term-settings
+def count_tokens(batch: Mapping[str, Tensor]) -> Tensor:  # a scalar
+    "Tokens that are no padding."
+    return batch["attention_mask"].sum()
+
+def count_pairs(batch: Mapping[str, Tensor]) -> Tensor:  # a scalar
+    "Pairs of tokens of the same text."
+    return (batch["attention_mask"].sum(1) ** 2).sum()
+
+_COUNTS = {"embedding": count_tokens, "hidden": count_tokens, "cosine": count_tokens, "attention": count_pairs}
+
+def term_settings(
+    learner: StudentWithTeacher,
+) -> dict[str, Callable]:  # `loss` and `items` of `fit`; none where all terms are means over labels
+    """What `fit` has to know where several processes, or several parts, share a batch: each term is a mean over something else,
+    tokens, pairs of tokens or labels, and only means over equally many may be averaged."""
+    weights = learner.term_weights()
+    if not weights.keys() & _COUNTS.keys(): return {}
+    def loss(model, batch):
+        terms = model(**batch).terms
+        return torch.stack([weight * terms[name] for name, weight in weights.items()])
+    def items(batch): return torch.stack([torch.as_tensor(_COUNTS.get(name, count_labels)(batch)) for name in weights])
+    return {"loss": loss, "items": items}
 
 # %% ../nbs/helpers/distillation.ipynb #cache
 def cache_logits(

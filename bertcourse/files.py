@@ -5,858 +5,51 @@
 # %% ../nbs/helpers/files.ipynb #exports-imports
 from __future__ import annotations
 
-import csv, io, json, math, os, re
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from .app.messages import UserError, plural
-from .base.encodings import decode, is_encoding, unpack
-from .base.display import printable
-from .base.text import HAN, KANA
+from .base.messages import plural
+from .columns import NUMBER_TASKS, TASKS, check_string, choose_columns, column_sets, find_column, split_words
+from .conll import check_tags, has_tags, looks_like_conll, read_conll
 from .corpus import SPLITS
+from .file_text import FileError, Found, Location, Said, Source, list_names, open_source, shorten, split_lines
+from .json_rows import check_object, is_array, is_json, parse_json, read_json
+from .rows import Rows, class_order, finish_rows, make_row
+from .squad import question_id, read_squad
+from .tables import read_csv, read_tsv, table_kind
+
+# passed on, for other modules import them from here
+from .conll import as_bio as as_bio
+from .file_text import check_encoding as check_encoding
+from .rows import lacks_agreement as lacks_agreement
 
 # %% auto #0
-__all__ = ['TASKS', 'FORMATS', 'FileError', 'Said', 'check_encoding', 'Rows', 'check_format', 'read', 'read_all', 'check_classes',
-           'as_dataset', 'dataset', 'table_format', 'stream']
+__all__ = ['FORMATS', 'check_format', 'read', 'read_all', 'check_classes', 'as_dataset', 'dataset', 'table_format',
+           'stream_located', 'stream']
 
-# %% ../nbs/helpers/files.ipynb #tasks
-TASKS = {  # task → columns, the last of them to be predicted
-    "text": ("text", "sentences"),  # a document, for pre-training
-    "sentiment": ("sentence", "label"),
-    "nli": ("sentence1", "sentence2", "label"),
-    "similarity": ("sentence1", "sentence2", "label"),  # label: a number
-    "classification": ("sentence", "label"),  # any labelled sentences of one's own
-    "pairs": ("sentence1", "sentence2", "label"),  # any labelled pairs of one's own
-    "regression": ("sentence1", "sentence2", "label"),  # label: a number; or one sentence and a number
-    "ner": ("tokens", "ner_tags"),
-    "qa": ("id", "context", "question", "answers"),  # as in SQuAD
-}
-_ALONE = {"regression": ("sentence", "label")}  # what will do as well
-_NUMBERS = ("similarity", "regression")
-_ALSO = {  # what else a column may be called, in the order in which they are looked for; upper case or lower
-    "sentence": ("text", "text_a", "review", "content"),
-    "sentence1": ("premise", "question1", "text_a", "text1", "sentence_a", "#1 string", "query", "abst", "question"),  # the last: QNLI
-    "sentence2": ("hypothesis", "hypo", "question2", "text_b", "text2", "sentence_b", "#2 string", "title", "keyword", "sentence"),
-    "label": ("gold_label", "labels", "entailment_label", "entailment_judgment", "is_duplicate", "quality", "sentiment",
-              "score", "similarity"),
-    "tokens": ("words", "text", "sentence"), "ner_tags": ("tags", "labels"),
-}
-_SCORE = ("score", "similarity", "relatedness_score", "labels")  # what a label that is a number may be called
+# %% ../nbs/helpers/files.ipynb #formats
 FORMATS = ("tsv", "csv", "json", "conll", "squad")
-
-# %% ../nbs/helpers/files.ipynb #file-error
-class FileError(UserError, ValueError):
-    "What is wrong with a data file and what to do: a sentence in English (`en`, `str`) and Chinese (`zh`)."
-
-class Said(NamedTuple):
-    "The same in English (`en`, `str`) and Chinese (`zh`)."
-    en: str
-    zh: str
-
-    def __str__(self) -> str: return self.en
-
-# of every reader: the format, what its places are (a key of _UNITS), and place and row, one after another
-_Found = tuple[Said, str, Iterator[tuple[Any, dict[str, Any]]]]
-_UNITS = {"line": "第 {} 行", "entry": "第 {} 项", "article": "第 {} 篇", "paragraph": "第 {} 段", "question": "问题 {}"}
-
-class _At(NamedTuple):
-    "A place in a file, for a message."
-    file: str  # "": lines that come from elsewhere
-    place: int | str | None = None  # None: the file as a whole
-    unit: str = "line"  # of `_UNITS`
-
-    def error(self, en: str, zh: str) -> FileError:
-        if self.place is None: return FileError(f"{self.file}: {en}", f"{self.file}：{zh}")
-        here, there = f"{self.unit} {_cut(self.place)}", _UNITS[self.unit].format(_cut(self.place))
-        if not self.file: return FileError(f"{here}: {en}", f"{there}：{zh}")
-        return FileError(f"{self.file}, {here}: {en}", f"{self.file} {there}：{zh}")
-
-def _cut(name: Any, most: int = 30) -> str:
-    "A name for a message, without the end of a very long one."
-    name = str(name)
-    return name if len(name) <= most else name[:most - 1] + "…"
-
-def _list(names: Iterable[Any], separator: str = ", ", most: int = 10) -> str:
-    "Names for a message, without the rest of very many."
-    names = [_cut(name) for name in names]
-    return separator.join(names[:most] + ["…"] * (len(names) > most))
-
-# %% ../nbs/helpers/files.ipynb #text
-@dataclass
-class _Source:
-    "The text of a file, and what has to be said of how it was read."
-    path: Path
-    text: str
-    notes: list[Said] = field(default_factory=list)
-
-    @property
-    def name(self) -> str: return self.path.name
-
-    @property
-    def suffix(self) -> str: return _suffix(self.path)
-
-def _suffix(path: Path) -> str:
-    "The end of a file's name in lower case; of what is packed, where that is .gz."
-    return Path(path.name.lower().removesuffix(".gz")).suffix
-
-def _bytes(path: Path) -> bytes:
-    "What a file holds. Raises `FileError`."
-    try: return path.read_bytes()
-    except (OSError, ValueError) as error:
-        why = (getattr(error, "strerror", None) or str(error),) * 2
-        if isinstance(error, FileNotFoundError): why = "there is no such file: check the path", "没有这个文件，请检查路径"
-        elif os.path.isdir(path): why = "it is a folder: name a file in it", "它是文件夹，请写出其中的文件"
-        elif isinstance(error, PermissionError): why = "permission denied: let yourself read it", "没有权限，请给自己读它的权限"
-        raise FileError(f"{path} cannot be read: {why[0]}", f"{path} 无法读取：{why[1]}") from None
-
-def _lines(text: str) -> list[str]:
-    "Lines without their ends."
-    return [line.removesuffix("\r") for line in text.split("\n" if "\n" in text else "\r")]
-
-def _encoding_name(encoding: str) -> str:
-    "The name of an encoding for a message."
-    return re.sub("-[LB]E$", "", encoding.upper().replace("_", "-"))
-
-def check_encoding(
-    encoding: str | None,  # such as "gb18030"; None: not given
-) -> None:
-    "Raises `FileError` for an encoding that Python does not know."
-    if encoding is None or is_encoding(encoding): return
-    raise FileError(f"there is no encoding {_cut(encoding)!r}: name one such as utf-8, gb18030 or latin-1",
-                    f"没有编码 {_cut(encoding)!r}：请写 utf-8、gb18030、latin-1 之类的名字")
-
-_PACKED = {  # first bytes → what cannot be read
-    b"PK\x03\x04": Said("a zip archive or an Excel workbook", "压缩包或 Excel 工作簿"), b"PAR1": Said("a Parquet file", "Parquet 文件"),
-    b"\xd0\xcf\x11\xe0": Said("an Excel workbook", "Excel 工作簿"), b"ARROW1": Said("an Arrow file", "Arrow 文件")}
-
-def _open(
-    path: Path,
-    encoding: str | None = None,  # None: that of the byte order mark, or UTF-8, or guessed
-    content: bytes | None = None,  # of the file, where it has been read
-) -> _Source:
-    "A file's text without its byte order mark; a gzip file is unpacked. Raises `FileError`."
-    check_encoding(encoding)
-    packed = _bytes(path) if content is None else content
-    try: data = unpack(packed)
-    except ValueError as error:
-        raise FileError(f"{path.name} is damaged ({error}): pack it again", f"{path.name} 已损坏（{error}）：请重新压缩") from None
-    if kind := next((kind for mark, kind in _PACKED.items() if data.startswith(mark)), None):
-        raise FileError(f"{path.name} is {kind.en}: save it as CSV or JSON lines in UTF-8",
-                        f"{path.name} 是{kind.zh}：请另存为 UTF-8 的 CSV 或 JSON")
-    try: found = decode(data, encoding)
-    except UnicodeDecodeError as error:
-        good, name = error.object[:error.start].decode(error.encoding, "ignore"), _encoding_name(error.encoding)
-        raise _At(path.name, len(_lines(good))).error(
-            f"not {name}: save the file as UTF-8, or name its encoding with --encoding",
-            f"不是 {name}，请把文件另存为 UTF-8，或用 --encoding 写出它的编码") from None
-    source, name = _Source(path, found.text), _encoding_name(found.encoding)
-    if found.guessed: source.notes.append(Said(f"decoded as {name} (guessed; --encoding changes it)",
-                                               f"按 {name} 解码（猜测的，可用 --encoding 指定）"))
-    return source
-
-
-# %% ../nbs/helpers/files.ipynb #columns
-def _shapes(task: str, labelled: bool = True) -> list[tuple[str, ...]]:
-    "The sets of columns that will do for a task, the best first. Raises `FileError`."
-    if task not in TASKS:
-        raise FileError(f"there is no task {task!r}: name one of {', '.join(TASKS)}",
-                        f"没有任务 {task!r}，请写 {'、'.join(TASKS)} 之一")
-    shapes = [tuple(c for c in shape if c != "id") for shape in (TASKS[task], _ALONE.get(task)) if shape]
-    return shapes if labelled else [shape[:-1] for shape in shapes]
-
-def _also(task: str, name: str) -> tuple[str, ...]:
-    "What else a column may be called."
-    return _SCORE if name == "label" and task in _NUMBERS else _ALSO.get(name, ())
-
-def _find(task: str, name: str, names: Iterable[str], columns: Mapping[str, str]) -> str | None:
-    "What a column is called here; None if there is none."
-    names = [*names]
-    if name in columns: return columns[name] if columns[name] in names else None
-    theirs = {n.strip().lower(): n for n in reversed(names)}  # of two, the first
-    return next((theirs[n] for n in (name, *_also(task, name)) if n in theirs), None)
-
-def _choose(task: str, names: Iterable[str], columns: Mapping[str, str], labelled: bool, at: _At) -> dict[str, str]:
-    "The task's columns, and what each is called here. Raises `FileError`."
-    names, needed = [*names], {c for shape in _shapes(task, labelled) for c in shape}
-    known = [*dict.fromkeys(c for shape in _shapes(task) for c in shape), "id"]
-    if strange := [ours for ours in columns if ours not in known]:
-        raise FileError(f"columns has {strange[0]!r}, which {task} has not: name {_list(known)}",
-                        f"columns 里有 {strange[0]!r}，而 {task} 没有这一列，请写 {_list(known, '、')}")
-    if absent := [theirs for ours, theirs in columns.items() if ours in needed and theirs not in names]:
-        raise at.error(f"no column {_cut(absent[0])!r}, only {_list(names)}: name one of them in columns",
-                       f"没有列 {_cut(absent[0])!r}，只有 {_list(names, '、')}，请在 columns 里写其中之一")
-    found = [{name: _find(task, name, names, columns) for name in shape} for shape in _shapes(task, labelled)]
-    if chosen := next((f for f in found if None not in f.values()), None):
-        if twice := [theirs for theirs in chosen.values() if names.count(theirs) > 1]:
-            raise at.error(f"two columns are called {_cut(twice[0])!r}: rename one",
-                           f"有两列都叫 {_cut(twice[0])!r}，请给其中一列改名")
-        return chosen
-    lost = next(name for name, theirs in found[0].items() if theirs is None)
-    raise at.error(f"no column {lost!r}, only {_list(names)}: say which, --columns {lost}=… or columns={{\"{lost}\": …}}",
-                   f"没有列 {lost!r}，只有 {_list(names, '、')}，请指明是哪一列：--columns {lost}=… 或 columns={{\"{lost}\": …}}")
-
-# %% ../nbs/helpers/files.ipynb #tables
-_Lines = list[tuple[int, list[str]]]  # number of a row's first line, its fields
-_LARGEST = 2**31 - 1  # characters of a field
-
-def _tsv(source: _Source) -> tuple[str, _Lines]:  # what it is, rows
-    "The fields between tabs; lines that hold nothing else are left out."
-    return "TSV", [(n, line.split("\t")) for n, line in enumerate(_lines(source.text), 1) if line.strip()]
-
-def _separator(text: str) -> tuple[str, int]:  # the character, how many lines say so
-    "What stands between the fields of a CSV file: what Excel's line `sep=;` says, else a comma, a tab or a semicolon of the first row."
-    lines = [*_lines(text)]
-    if said := re.fullmatch(r'"?sep=(.)"?', lines[0].strip("\ufeff "), re.I): return said[1], 1
-    first = re.sub('"[^"]*"', "", next((line for line in lines if line.strip()), ""))
-    return next((c for c in ",\t;" if c in first), ","), 0
-
-def _csv(source: _Source) -> tuple[str, _Lines]:
-    "The fields between commas, tabs or semicolons. Raises `FileError`."
-    comma, skip = _separator(source.text)
-    before = csv.field_size_limit(_LARGEST)  # 131,072 by default: less than a long document
-    lines, start = [], 1
-    rows = csv.reader(io.StringIO(source.text, newline="\n" if "\n" in source.text else "\r"), delimiter=comma, strict=True)
-    try:
-        for row in rows:
-            if "".join(row).strip() and start > skip: lines.append((start, row))
-            start = rows.line_num + 1
-    except csv.Error as error:
-        why = str(error).partition(" - ")[0]
-        raise _At(source.name, start).error(
-            f"not CSV ({why}): close each quotation mark, and double it inside a quoted field",
-            f"不是 CSV（{why}）：引号要成对，带引号的字段里再有引号要写两个") from None
-    finally: csv.field_size_limit(before)
-    return {",": "CSV", "\t": "CSV (tab)"}.get(comma, f"CSV ({comma})"), lines
-
-
-# %% ../nbs/helpers/files.ipynb #header
-def _number(value: Any) -> float | None:
-    "A finite number, or None."
-    try: number = None if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError): return None
-    return number if number is not None and math.isfinite(number) else None
-
-def _repeats(values: Sequence[str]) -> bool:
-    "Are there few values for so many rows, as with labels?"
-    return len(set(values)) <= min(200, max(2, len(values) // 2))
-
-def _looks_like_a_name(labels: Sequence[str], number: bool) -> bool:
-    "Is the first label the name of its column: no number where all others are, or the only one to occur but once?"
-    first, others = labels[0], Counter(labels[1:])
-    if not others or first in others: return False
-    if _number(first) is None and all(_number(label) is not None for label in others): return True
-    return not number and len(labels) > 10 and min(others.values()) > 1
-
-def _is_cola(lines: _Lines) -> bool:
-    "Is it CoLA as published, without header: source, 0 or 1, the author's mark, sentence?"
-    return all(len(cells) == 4 and cells[1] in ("0", "1") and cells[2] in ("", "*", "?", "??", "?*") for _, cells in lines)
-
-def _positions(task: str, lines: _Lines, labelled: bool, at: _At) -> list[str]:
-    "The names of the columns of a table without header. Raises `FileError`."
-    first, wanted = lines[0][1], _shapes(task, labelled)
-    if _is_cola(lines): return ["source", "label", "mark", "sentence"]
-    shape = next((s for s in [*wanted, *_shapes(task)] if len(s) == len(first)), None)
-    names = _list(wanted[0]), _list(wanted[0], "、")
-    if shape is None:
-        fields = plural(len(first), "field")
-        raise at.error(f"no known column name in the first row, and {fields} instead of {len(wanted[0])}: "
-                       f"call the columns {names[0]}, or say which they are with columns",
-                       f"第一行里没有认得的列名，字段又是 {len(first)} 个而不是 {len(wanted[0])} 个："
-                       f"请把列名改为 {names[1]}，或用 columns 指明")
-    if shape[-1] != "label": return [*shape]
-    fronts, backs = [cells[0] for _, cells in lines], [cells[-1] for _, cells in lines]
-    like_labels = _repeats if task not in _NUMBERS else lambda values: all(_number(v) is not None for v in values)
-    front = like_labels(fronts) and not like_labels(backs)
-    if labelled and _looks_like_a_name(fronts if front else backs, task in _NUMBERS):
-        raise at.error(f"{_list(first)} looks like a header of which no name is known: say which they are, "
-                       f"--columns {shape[0]}=… or columns={{\"{shape[0]}\": …}}, or put a header above ({names[0]})",
-                       f"{_list(first, '、')} 像是表头，但没有认得的列名，请用 --columns {shape[0]}=… 或 columns={{\"{shape[0]}\": …}} 指明，"
-                       f"或在前面加上表头（{names[1]}）")
-    return ["label", *shape[:-1]] if front else [*shape]
-
-def _checked_widths(lines: _Lines, kind: str, header: bool, source: _Source) -> _Lines:
-    """The rows with as many fields as the first. Raises `FileError` where others have more or fewer.
-
-    Of a large TSV file with header one row in a thousand may differ: published ones (QQP) have line breaks inside a field.
-    """
-    width = len(lines[0][1])
-    wrong = [(line, cells) for line, cells in lines if len(cells) != width]
-    if wrong and kind == "TSV" and header and len(wrong) <= len(lines) / 1000:
-        source.notes.append(Said(f"{plural(len(wrong), 'row')} without {width} fields left out (first: line {wrong[0][0]})",
-                                 f"有 {len(wrong)} 行不是 {width} 个字段，没有用（第一处：第 {wrong[0][0]} 行）"))
-        return [(line, cells) for line, cells in lines if len(cells) == width]
-    first, todo = Said("first row", "第一行"), Said("put one tab between two fields, and none inside", "字段之间放一个制表符，字段里不能有")
-    if header: first = Said("header", "表头")
-    if kind != "TSV": todo = Said("quote a field that has a comma in it", "字段里有逗号就要加引号")
-    for line, cells in wrong[:1]:
-        raise _At(source.name, line).error(
-            f"the {first.en} has {plural(width, 'field')}, this row {len(cells)}: {todo.en}",
-            f"{first.zh}有 {width} 个字段，这一行有 {len(cells)} 个：{todo.zh}")
-    return lines
-
-def _numbered(columns: Mapping[str, str], names: Sequence[str]) -> bool:
-    "Are columns given by their numbers, from 1, rather than by names?"
-    return bool(columns) and all(theirs.isdecimal() and theirs not in names for theirs in columns.values())
-
-def _table(task: str, source: _Source, columns: Mapping[str, str], labelled: bool, split: Callable = _tsv) -> _Found:
-    "Reads a TSV or CSV file. Raises `FileError`."
-    kind, lines = split(source)
-    if not lines: return Said(kind, kind), "line", iter(())
-    top, names = lines[0]
-    known = {also for shape in _shapes(task) for ours in shape for also in (ours, *_also(task, ours))}
-    by_number, at = _numbered(columns, names), _At(source.name, top)
-    header = (bool(columns) and not by_number) or any(name.strip().lower() in known for name in names)
-    lines = _checked_widths(lines, kind, header, source)
-    if by_number: names = [str(n) for n in range(1, len(names) + 1)]
-    elif not header: names = _positions(task, lines, labelled, at)
-    _choose(task, names, columns, labelled, at)  # if a column is missing, it is so in the header, not in the first row
-    form = Said(f"{kind} {'with' if header else 'without'} header", f"{kind}，{'有' if header else '无'}表头")
-    return form, "line", ((line, dict(zip(names, cells))) for line, cells in lines[header:])
-
-
-# %% ../nbs/helpers/files.ipynb #json
-def _json(text: str, at: _At) -> Any:
-    "What a JSON text says. Raises `FileError`, with the line if the text has several."
-    try: return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        why = getattr(error, "msg", None) or "nested too deeply"
-        if type(error) is ValueError: why = "a number of thousands of digits"
-        if at.place is not None:
-            raise at.error(f"not valid JSON ({why}): write one whole object per line",
-                           f"不是合法的 JSON（{why}）：一行要写一个完整的对象") from None
-        raise at._replace(place=getattr(error, "lineno", None)).error(
-            f"not valid JSON ({why}): mend it, or have a program write it", f"不是合法的 JSON（{why}），请改正，最好由程序来写") from None
-
-def _object(value: Any, at: _At) -> dict[str, Any]:
-    "A JSON object. Raises `FileError`."
-    if isinstance(value, dict): return value
-    raise at.error('no JSON object: write {"column": value, …}', '不是 JSON 对象，请写成 {"列名": 值, …}')
-
-_ARRAY = re.compile(r"\s*\[\s*({|\])")
-
-def _json_rows(task: str, source: _Source, columns: Mapping[str, str], labelled: bool) -> _Found:
-    "Reads a file with a JSON object per line, or with an array of them. Raises `FileError`."
-    file = source.name
-    if _ARRAY.match(source.text):
-        places = [(entry, _At(file, n, "entry")) for n, entry in enumerate(_json(source.text, _At(file)), 1)]
-        return Said("JSON array", "JSON 数组"), "entry", ((at.place, _object(entry, at)) for entry, at in places)
-    places = ((line, _At(file, n)) for n, line in enumerate(_lines(source.text), 1) if line.strip())
-    return Said("JSON lines", "JSON，一行一个对象"), "line", ((at.place, _object(_json(line, at), at)) for line, at in places)
-
-
-# %% ../nbs/helpers/files.ipynb #conll
-_TAG = re.compile(r"O|([BIMELSU])-(\S+)")
-_BIO = {"M": "I", "E": "I", "L": "I", "S": "B", "U": "B"}  # middle, end, last; single, unit
-
-def _bio(tag: Any) -> str | None:
-    "A tag in BIO; None if it is no tag."
-    found = _TAG.fullmatch(tag) if isinstance(tag, str) else None
-    return found and (f"{_BIO.get(found[1], found[1])}-{found[2]}" if found[1] else tag)
-
-def _fields(line: str) -> list[str]:
-    "Token, other columns, tag; between tabs, or else between blanks (a token may be a U+3000 or have a blank in it)."
-    line = line.rstrip(" \t")
-    return line.split("\t") if "\t" in line else [*filter(None, line.split(" "))]
-
-_CHUNKS = frozenset("NP VP PP ADVP ADJP SBAR PRT CONJP INTJ LST UCP".split())  # phrases of CoNLL-2000, not entities
-_Line = tuple[int, list[str]]  # number of a line, its fields
-
-def _blocks(source: _Source) -> Iterator[list[_Line]]:
-    "The lines of each sentence, without comments. Raises `FileError`."
-    block: list[tuple[int, str, list[str]]] = []
-    for number, line in enumerate([*_lines(source.text), ""], 1):
-        cells = _fields(line) if line.strip() else []
-        if cells and cells[0] != "-DOCSTART-": block.append((number, line, cells))
-        elif block:
-            if kept := _without_comments(block): yield kept
-            block = []
-
-def _without_comments(block: list[tuple[int, str, list[str]]]) -> list[_Line]:
-    "A sentence without the lines before it that begin with # and are no token called #."
-    tags_last = any(_bio(cells[-1]) for _, line, cells in block if not line.startswith("#"))
-    k = 0
-    for _, line, cells in block:
-        is_comment = line.startswith(("# ", "#\t")) and len(cells) > 1 and cells != ["#", "#"]  # a token whose part of speech is #
-        if not is_comment or (_bio(cells[-1]) and (tags_last or len(cells) == 2)): break
-        k += 1
-    return [(number, cells) for number, _, cells in block[k:]]
-
-def _is_numbered(blocks: Sequence[Sequence[_Line]]) -> bool:
-    "Does the first column count the tokens of every sentence, from 0, 1 or where the sentence before ended (CoNLL-U, GermEval)?"
-    def counts(block: Sequence[_Line]) -> bool:
-        numbers = [int(cells[0]) for _, cells in block if re.fullmatch(r"\d{1,9}", cells[0])]
-        others = [cells[0] for _, cells in block if not re.fullmatch(r"\d{1,9}([-.]\d+)?", cells[0])]
-        first = numbers[0] if numbers else 0
-        return not others and numbers == [*range(first, first + len(numbers))] and all(len(cells) > 2 for _, cells in block)
-    several = any(len(block) > 1 for block in blocks)  # single numbers may be tokens
-    return several and all(map(counts, blocks))
-
-def _tag_column(blocks: Sequence[Sequence[_Line]], first: int) -> int:
-    "The column whose cells are all tags; of several the one with most entities, phrases such as NP left out; else the last one: -1."
-    found: dict[int, int] = {}
-    width = min((len(cells) for block in blocks for _, cells in block), default=0)
-    for column in range(first, width):
-        tags = [_bio(cells[column]) for block in blocks for _, cells in block]
-        if None in tags or {tag[2:] for tag in tags if tag != "O"} <= _CHUNKS and "O" != max(tags): continue
-        found[column] = sum(tag.startswith("B-") for tag in tags)
-    if len(found) < 2 and width - 1 in found or not found: return -1
-    return max(found, key=lambda column: (found[column], column))
-
-_IN_CONLLU, _UPOS = 10, 3  # columns of CoNLL-U; which of them, from 0, has the universal part of speech
-
-def _default_column(blocks: Sequence[Sequence[_Line]], numbered: bool) -> int:
-    "The column of the tags; of CoNLL-U without any the parts of speech."
-    column, lines = _tag_column(blocks, 1 + numbered), [cells for block in blocks for _, cells in block]
-    is_conllu = numbered and all(len(cells) == _IN_CONLLU for cells in lines)
-    return _UPOS if column < 0 and is_conllu and not all(_bio(cells[-1]) for cells in lines) else column
-
-def _clean_tokens(sentences: Sequence[list[str]]) -> tuple[list[list[str]], Said | None]:
-    "Tokens without what a publisher has put before or behind every one of them, and what that was."
-    tokens = [token for sentence in sentences for token in sentence]
-    prefix = re.match(r"[a-z]{2,3}(-[a-z]+)?:", tokens[0]) if tokens else None
-    if prefix and all(token.startswith(prefix[0]) and token != prefix[0] for token in tokens):
-        return [[token[prefix.end():] for token in sentence] for sentence in sentences], Said(
-            f"the language before each token ({prefix[0]}) left out", f"每个 token 前面的语言标记（{prefix[0]}）已去掉")
-    if tokens and all(re.fullmatch(r"\S\d", token) for token in tokens) and any(_CHINESE.match(token) for token in tokens):
-        return [[token[0] for token in sentence] for sentence in sentences], Said(
-            "the digit behind each character (its place in the word) left out", "每个字后面的数字（在词里的位置）已去掉")
-    return [*sentences], None
-
-def _sentences(
-    source: _Source, labelled: bool,
-    columns: Mapping[str, str],  # "tokens", "ner_tags" → number of the column, from 1
-) -> tuple[list[tuple[int, dict[str, Any]]], list[Said]]:  # sentences with the line of each one's first token; what was understood
-    "Raises `FileError`."
-    blocks = [*_blocks(source)]
-    numbered = _is_numbered(blocks)
-    if numbered: blocks = [[(at, cells) for at, cells in block if cells[0].isdigit()] for block in blocks]
-    first = int(columns["tokens"]) - 1 if "tokens" in columns else int(numbered)
-    column = _default_column(blocks, numbered) if labelled or numbered else -1
-    if "ner_tags" in columns: column = int(columns["ner_tags"]) - 1
-    is_even = column >= 0 or len({len(cells) for block in blocks for _, cells in block}) == 1
-    rows = [_sentence(source, block, first, column, labelled, is_even) for block in blocks]
-    tokens, cleaned = _clean_tokens([row["tokens"] for row in rows])
-    for row, clean in zip(rows, tokens): row["tokens"] = clean
-    said = Said(f"tokens in column {1 + first}, tags in {'the last' if column < 0 else f'column {column + 1}'} (--columns changes it)",
-                f"第 {1 + first} 列是 token，{'最后一列' if column < 0 else f'第 {column + 1} 列'}是标签（可用 --columns 指定）")
-    understood = [said] if first or column >= 0 else []
-    if cleaned: understood.append(cleaned)
-    return [(block[0][0], row) for block, row in zip(blocks, rows)], understood
-
-def _sentence(
-    source: _Source, block: Sequence[_Line], first: int, column: int, labelled: bool,
-    is_even: bool,  # have all lines the same number of columns, so that the last one may hold other labels than tags?
-) -> dict[str, Any]:
-    "Tokens and tags of one sentence, as they are written. Raises `FileError`."
-    row: dict[str, Any] = {"tokens": [], "ner_tags": []}
-    for number, cells in block:
-        at = _At(source.name, number)
-        if len(cells) <= max(first, column):
-            raise at.error(f"{plural(len(cells), 'column')}, and column {max(first, column) + 1} is wanted: mend the line, or --columns",
-                           f"只有 {len(cells)} 列，要的是第 {max(first, column) + 1} 列：请改正这一行，或改 --columns")
-        tag = cells[column] if column >= 0 or len(cells) > first + 1 else ""
-        if not cells[first]:
-            raise at.error(f"no token before {_cut(cells[-1])!r}: write one", f"{_cut(cells[-1])!r} 前面没有 token，请补上")
-        if labelled and not (tag and (is_even or _bio(tag))): raise _no_tag(cells[first], at)
-        row["tokens"].append(cells[first])
-        row["ner_tags"].append(tag)
-    return row
-
-def _no_tag(token: str, at: _At) -> FileError:
-    return at.error(f"no tag such as O or B-PER after {_cut(token)!r}: write one at the end of the line",
-                    f"{_cut(token)!r} 后面没有 O、B-PER 之类的标签，请在行末补上")
-
-def _conll(task: str, source: _Source, columns: Mapping[str, str], labelled: bool) -> _Found:
-    "Reads a CoNLL file. Raises `FileError`."
-    if not all(ours in ("tokens", "ner_tags") and theirs.isdecimal() and int(theirs) for ours, theirs in columns.items()):
-        raise FileError(f"{source.name}: the columns of a CoNLL file have numbers: tokens=1,ner_tags=4, or leave columns out",
-                        f"{source.name}：CoNLL 文件的列用序号指明：tokens=1,ner_tags=4，或者去掉 columns")
-    sentences, said = _sentences(source, labelled, columns)
-    source.notes += said
-    return Said("CoNLL", "CoNLL"), "line", iter(sentences)
-
-
-# %% ../nbs/helpers/files.ipynb #squad
-_KINDS = {list: ("a list", "列表"), str: ("text", "文字"), int: ("a number", "整数"), dict: ("an object", "对象")}
-
-_SQUAD = "SQuAD", "data > paragraphs > context and qas > id, question, answers", "data > paragraphs > context 与 qas > id、question、answers"
-_CMRC = "CMRC", "context_text and qas > query_id, query_text, answers", "context_text 与 qas > query_id、query_text、answers"
-
-def _part(whole: Any, key: str, kind: type, at: _At, form: tuple[str, str, str] = _SQUAD) -> Any:
-    "A part of a SQuAD file. Raises `FileError`."
-    value = whole.get(key) if isinstance(whole, dict) else None
-    if isinstance(value, kind) and not isinstance(value, bool): return value
-    en, zh = _KINDS[kind]
-    name, parts, parts_zh = form
-    raise at.error(f"no {key!r} that is {en}: {name} has {parts}", f"没有 {key!r}，或者它不是{zh}：{name} 的结构是 {parts_zh}")
-
-def _squad(task: str, source: _Source, columns: Mapping[str, str], labelled: bool) -> _Found:
-    "Reads a file of SQuAD's form, or of CMRC 2018's own. Raises `FileError`."
-    if columns:
-        raise FileError(f"{source.name}: what the parts of a SQuAD file are called is fixed: leave columns out",
-                        f"{source.name}：SQuAD 文件各部分的名字是固定的，请去掉 columns")
-    top = _json(source.text, _At(source.name))
-    if isinstance(top, list) and all(isinstance(passage, dict) and "qas" in passage for passage in top):
-        form, articles = "CMRC JSON", _as_squad(top, source)
-    else: form, articles = "SQuAD JSON", _part(top, "data", list, _At(source.name))
-    return Said(form, form), "question", _questions(articles, source.name)
-
-def _as_squad(passages: list, source: _Source) -> list[dict[str, Any]]:
-    "SQuAD's articles, from CMRC 2018's own form: context_text, qas with query_text, query_id and answers that are texts without places."
-    articles, many = [], 0
-    for n, passage in enumerate(passages, 1):
-        at = _At(source.name, n, "entry")
-        context, qas = _part(passage, "context_text", str, at, _CMRC), []
-        for qa in _part(passage, "qas", list, at, _CMRC):
-            question = _part(qa, "query_text", str, at, _CMRC)
-            made = {"question": question, "id": qa.get("query_id")}
-            if "answers" in qa:  # not in a file without labels
-                texts = [_string(text, "answers", at) for text in _part(qa, "answers", list, at, _CMRC)]
-                many += any(context.count(text) > 1 for text in texts if text)
-                made["answers"] = [{"text": text, "answer_start": context.find(text)} for text in texts]
-            qas.append(made)
-        articles.append({"paragraphs": [{"context": context, "qas": qas}]})
-    if many: source.notes.append(Said(f"{plural(many, 'question')} whose answer occurs several times: the first occurrence is taken",
-                                      f"有 {many} 个问题的答案在原文里出现多次，取第一次出现的位置"))
-    return articles
-
-def _id(value: Any, otherwise: int | str) -> str:
-    "A question's id; its place if it has none."
-    return str(otherwise if value is None else value)
-
-def _questions(articles: list, file: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    "The questions of a SQuAD file; one without an id gets a number."
-    for a, article in enumerate(articles, 1):
-        for p, paragraph in enumerate(_part(article, "paragraphs", list, _At(file, a, "article")), 1):
-            at = _At(file, f"{a}.{p}", "paragraph")
-            context = _part(paragraph, "context", str, at)
-            for q, qa in enumerate(_part(paragraph, "qas", list, at), 1):
-                qa = {"answers": None, **(qa if isinstance(qa, dict) else {})}
-                id = _id(qa.get("id"), f"{a}.{p}.{q}")
-                _part(qa, "question", str, _At(file, id, "question"))
-                if qa.get("is_impossible") is True: qa["answers"] = []
-                yield id, {**qa, "id": id, "context": context}
-
-def _answers(value: Any, at: _At) -> list[tuple[str, int]]:
-    "Answers as texts and starts, from SQuAD's list of objects or an object of two lists. Raises `FileError`."
-    if isinstance(value, dict):
-        texts, starts = _part(value, "text", list, at), _part(value, "answer_start", list, at)
-        value = [{"text": t, "answer_start": s} for t, s in zip(texts, starts)] if len(texts) == len(starts) else None
-    if not isinstance(value, list):
-        raise at.error('no \'answers\': write [{"text": …, "answer_start": …}], or [] where the context holds none',
-                       '没有 \'answers\'，请写 [{"text": …, "answer_start": …}]，原文里没有答案就写 []')
-    return [(_part(answer, "text", str, at), _part(answer, "answer_start", int, at)) for answer in value]
-
-def _settled(context: str, answers: list[tuple[str, int]]) -> tuple[dict[str, list] | None, int]:
-    """Answers with their places, and how many had to be moved; None if no answer has a certain place.
-
-    An alternative answer without one is kept behind the others with the place -1: scoring needs its text only.
-    """
-    placed, lost, moved = [], [], 0
-    for text, start in answers:
-        if not text.strip(): continue  # some publishers write an empty text for no answer
-        if start < 0 or context[start:start + len(text)] != text:
-            start = context.find(text)
-            if start < 0 or start != context.rfind(text):
-                lost.append((text, -1))
-                continue
-            moved += 1
-        placed.append((text, start))
-    if lost and not placed: return None, 0
-    return {"text": [text for text, _ in placed + lost], "answer_start": [start for _, start in placed + lost]}, moved
-
-# %% ../nbs/helpers/files.ipynb #values
-_CHINESE = re.compile(f"[{HAN}{KANA}]")
-
-def _words(text: str) -> list[str]:
-    "Words between blanks; without any, the characters of a text in Chinese."
-    words = text.split()
-    return [*words[0]] if len(words) == 1 and _CHINESE.search(text) else words
-
-def _string(value: Any, name: str, at: _At) -> str:
-    "A text that can be encoded. Raises `FileError`."
-    if not isinstance(value, str):
-        shown = json.dumps(value, ensure_ascii=False)[:40]
-        raise at.error(f"{name!r} is not text but {shown}: write it in quotation marks",
-                       f"{name!r} 不是文字，而是 {shown}，请加上引号")
-    try: value.encode()
-    except UnicodeEncodeError:
-        raise at.error(f"{name!r} holds half of a character (a lone surrogate): write the file as UTF-8",
-                       f"{name!r} 里有半个字符（单独的代理码），请用 UTF-8 写这个文件") from None
-    return value
-
-def _strings(value: Any, name: str, at: _At) -> list[str]:
-    "A list of texts. Raises `FileError`."
-    if isinstance(value, list) and value: return [_string(item, name, at) for item in value]
-    raise at.error(f"{name!r} is no list of texts: write [\"…\", \"…\"]", f"{name!r} 不是文字的列表，请写成 [\"…\", \"…\"]")
-
-def _class(value: Any, at: _At) -> str:
-    "The name of a class. Raises `FileError`."
-    if isinstance(value, bool): return str(value).lower()
-    if isinstance(value, float) and not math.isfinite(value): value = None  # a missing one, as pandas has it
-    if isinstance(value, float) and value.is_integer(): value = int(value)  # so does pandas write whole numbers
-    if isinstance(value, (int, float)): return str(value)
-    name = "" if value is None else _string(value, "label", at).strip()
-    if not name: raise at.error("the label is empty: write one, or take the row out", "标签是空的，请补上，或删去这一行")
-    return name
-
-def _tags(tags: Any, tokens: list[str], at: _At) -> list[str]:
-    "Tags as they are written, as many as tokens. Raises `FileError`."
-    tags = tags if isinstance(tags, list) else []
-    if len(tags) != len(tokens):
-        raise at.error(f"{plural(len(tokens), 'token')} but {plural(len(tags), 'tag')}: write one tag for each token",
-                       f"有 {len(tokens)} 个 token，却有 {len(tags)} 个标签，请给每个 token 一个标签")
-    for tag in tags:
-        if not isinstance(tag, str) or not tag: raise _not_a_tag(tag, at)
-    return tags
-
-def _not_a_tag(tag: Any, at: _At) -> FileError:
-    bad = json.dumps(tag, ensure_ascii=False)[:40]
-    return at.error(f"{bad} is no tag: write names such as O and B-PER", f"{bad} 不是标签，请写 O、B-PER 之类的名字")
-
-def _joined(value: Any, theirs: str) -> Any:
-    "The keywords of CSL, a list, as one text; anything else as it is."
-    is_keywords = theirs.lower() == "keyword" and isinstance(value, list) and all(isinstance(word, str) for word in value)
-    return "、".join(value) if is_keywords else value
-
-def _made(task: str, chosen: Mapping[str, str], raw: Mapping[str, Any], at: _At) -> dict[str, Any]:
-    "A row with the task's columns. Raises `FileError`."
-    row: dict[str, Any] = {}
-    for name, theirs in chosen.items():
-        value = raw[theirs]
-        if name == "answers": row[name] = _answers(value, at)
-        elif name == "tokens": row[name] = _words(value) if isinstance(value, str) else _strings(value, name, at)
-        elif name == "ner_tags": row[name] = _tags(value, row["tokens"], at)
-        elif name == "sentences": row[name] = _strings(value, name, at)
-        elif name != "label": row[name] = _string(_joined(value, theirs), name, at)
-        elif task not in _NUMBERS: row[name] = _class(value, at)
-        elif (number := _number(value)) is not None: row[name] = number
-        else: raise at.error(f"{_cut(value)!r} is no number: write one such as 3.5", f"{_cut(value)!r} 不是数，请写 3.5 这样的数")
-    return row
-
-# %% ../nbs/helpers/files.ipynb #rows
-_NO_AGREEMENT, _NO_PLACE = 'label "-"', "no certain place for the answer"
-_REASONS = {_NO_AGREEMENT: "标签为“-”", _NO_PLACE: "答案位置不明"}
-
-@dataclass(repr=False)
-class Rows:
-    "The rows of a file, and what was understood of it."
-    task: str
-    path: Path
-    form: Said  # the format
-    unit: str = "line"  # what `places` are: line, entry of an array, or question
-    columns: Mapping[str, str] = field(default_factory=dict)  # ours → theirs, in the file's order
-    rows: list[dict[str, Any]] = field(default_factory=list)  # with the columns of the task
-    places: list[int | str] = field(default_factory=list)  # of each row: number of its first line, or question's id
-    skipped: Counter[str] = field(default_factory=Counter)  # why rows were not used → how many
-    moved: int = 0  # answers that were not where the file says
-    notes: Sequence[Said] = ()  # what else there is to say of how the file was read
-    ids: list[Any] = field(default_factory=list)  # of each row, where the file has them
-    _signs: set[str] = field(default_factory=set, init=False)  # which of + and - were labels
-
-    def __len__(self) -> int: return len(self.rows)
-
-    def __repr__(self) -> str: return self.understood.en
-
-    @property
-    def understood(self) -> Said:
-        "One line on what was read."
-        en, zh = zip(*_facts(self))
-        return Said(printable(f"{self.path.name}: {', '.join(en)}"), printable(f"{self.path.name}：{'，'.join(zh)}"))
-
-    @property
-    def example(self) -> Said:
-        "One row as it was understood, so that a misreading is seen; of sentences with tags the first that has an entity."
-        i = next((i for i, row in enumerate(self.rows) if any(tag != "O" for tag in row.get("ner_tags", ()))), 0)
-        shown, (unit, zh) = _shown(self.rows[i]), (self.unit, _UNITS[self.unit].format(self.places[i]))
-        return Said(printable(f"  {unit} {self.places[i]}: {shown}"), printable(f"  {zh}：{shown}"))
-
-    def at(
-        self,
-        i: int,  # number of a row
-        token: int = 0,  # of a CoNLL sentence
-    ) -> _At:
-        "Where a row stands: `rows.at(0).error(en, zh)` is a `FileError` that says so."
-        place = self.places[i]
-        return _At(self.path.name, place + token if self.form.en.startswith("CoNLL") else place, self.unit)
-
-    def classes(self) -> Iterator[tuple[int, int, str]]:  # number of the row, number of the token, name
-        "What has to be one of the classes; nothing where labels are numbers."
-        for i, row in enumerate(self.rows):
-            if isinstance(row.get("label"), str): yield i, 0, row["label"]
-            for j, tag in enumerate(row.get("ner_tags", ())): yield i, j, tag
-
-    def _disagreement(self, place: int | str, label: Any) -> str | None:
-        "`-` is what SNLI, MultiNLI and OCNLI write where annotators did not agree; beside `+` it would be a class."
-        self._signs |= {label} & {"+", "-"}
-        if len(self._signs) == 2:
-            raise _At(self.path.name, place, self.unit).error(
-                "labels + and -, but - means that annotators did not agree: write words instead",
-                "标签里有 + 和 -，而 - 表示标注者意见不一，请改用文字")
-        return _NO_AGREEMENT if label == "-" else None
-
-    def _add(self, place: int | str, row: dict[str, Any], id: Any = None) -> None:
-        "Take a row, if it can be used."
-        reason = self._disagreement(place, row.get("label")) if self.task in ("nli", "pairs") else None
-        if "answers" in row:
-            row["answers"], moved = _settled(row["context"], row["answers"])
-            self.moved += moved
-            if row["answers"] is None: reason = _NO_PLACE
-        if reason: self.skipped[reason] += 1
-        else:
-            self.rows.append(row)
-            self.places.append(place)
-            self.ids.append(id)
-
-# %% ../nbs/helpers/files.ipynb #tags
-_SUFFIXED = re.compile(r"(\S+)[-_]([BIMELSU])")
-_LETTERS = frozenset("BIMELSUO")
-_MOST_LABELS = 500  # of words
-
-def _written(
-    tags: Mapping[str, int],  # of all tokens of a file → how many
-) -> str:  # bio, letters (B), suffix (PER-B), bare (PER beside O) or words
-    "How tags are written. O is the commonest label where there are entities, and rare among parts of speech."
-    if any((_bio(tag) or "O") != "O" for tag in tags) or set(tags) <= {"O"}: return "bio"
-    if "O" in tags and set(tags) <= _LETTERS: return "letters"
-    if all(_SUFFIXED.fullmatch(tag) for tag in tags if tag != "O"): return "suffix"
-    if tags.get("O") == max(tags.values()): return "bare"
-    few = len(tags) * 2 <= sum(tags.values()) or all(tag == tag.upper() for tag in tags)
-    return "words" if few and len(tags) <= _MOST_LABELS and not all(tag.isdecimal() for tag in tags) else "bio"
-
-def _from_suffix(tags: Sequence[str]) -> list[str]:
-    "PER-B as B-PER."
-    return [tag if tag == "O" else _bio("-".join(_SUFFIXED.fullmatch(tag).group(2, 1))) for tag in tags]
-
-def _from_bare(tags: Sequence[str]) -> list[str]:
-    "PER PER as B-PER I-PER."
-    return [tag if tag == "O" else f"{'I' if tag == before else 'B'}-{tag}" for before, tag in zip(["O", *tags], tags)]
-
-_WRITTEN = {  # how tags are read, and what is said of it
-    "bio": (lambda tags: [*map(_bio, tags)], None),
-    "suffix": (_from_suffix, Said("the letter of each tag stands at its end", "标签的字母写在末尾")),
-    "letters": (lambda tags: [tag if tag == "O" else _bio(f"{tag}-ENTITY") for tag in tags],
-                Said("tags without a kind: called ENTITY", "标签没有类别：叫作 ENTITY")),
-    "bare": (_from_bare, Said("no B- or I-: neighbours with the same label are one entity", "标签没有 B-、I-：相邻且相同的算一个实体")),
-    "words": (list, Said("a label for each word, no entities", "每个词一个标签，不是实体")),
-}
-
-def _settle_tags(rows: Rows) -> None:
-    "Makes tags BIO, unless they label words, such as parts of speech. Raises `FileError`."
-    convert, note = _WRITTEN[_written(Counter(tag for row in rows.rows for tag in row["ner_tags"]))]
-    for i, row in enumerate(rows.rows):
-        made = convert(row["ner_tags"])
-        if None in made:
-            j = made.index(None)
-            raise _no_tag(row["tokens"][j], rows.at(i, j)) if rows.form.en == "CoNLL" else _not_a_tag(row["ner_tags"][j], rows.at(i))
-        row["ner_tags"] = made
-    if note: rows.notes.append(note)
-
-
-# %% ../nbs/helpers/files.ipynb #facts
-_NOUNS = {"ner": ("sentence", "sentences", "句"), "qa": ("question", "questions", "个问题"),
-          "text": ("document", "documents", "篇")}
-
-def _order(name: str) -> tuple:
-    "The order of classes: O, then whole numbers, then names."
-    number = re.fullmatch(r"-?\d{1,18}", name)
-    return name != "O", not number, int(name) if number else 0, name
-
-def _n(n: int, one: str, more: str, zh: str, counts: Mapping[str, int] | None = None) -> Said:
-    "So many of something, and how many of each kind."
-    said = Said(f"{n:,} {one if n == 1 else more}", f"{n:,} {zh}")
-    if not counts: return said
-    each, rest = sorted(counts, key=_order)[:8], ["…"] * (len(counts) > 8)
-    return Said(f"{said.en} ({', '.join([f'{_cut(name)}: {counts[name]:,}' for name in each] + rest)})",
-                f"{said.zh}（{'，'.join([f'{_cut(name)}：{counts[name]:,}' for name in each] + rest)}）")
-
-def _types(tags: Sequence[str]) -> list[str]:
-    "The types of a sentence's entities; an I- after nothing of its type begins one, as for conlleval."
-    return [tag[2:] for before, tag in zip(["O", *tags], tags)
-            if tag[0] == "B" or tag[0] == "I" and before[2:] != tag[2:]]
-
-def _about_labels(labels: list[str] | list[float]) -> Said:
-    "How many of each class, or from where to where."
-    if isinstance(labels[0], str):
-        counts = Counter(labels)
-        return _n(len(counts), "label", "labels", "类", counts)
-    low, mean, high = (f"{x:.4g}" for x in (min(labels), sum(labels) / len(labels), max(labels)))
-    return Said(f"label from {low} to {high}, mean {mean}", f"标签从 {low} 到 {high}，平均 {mean}")
-
-def _about_tags(sentences: Sequence[Sequence[str]]) -> Said:
-    "How many entities of each type, or how many words with each label."
-    words = Counter(tag for tags in sentences for tag in tags)
-    if not all(map(_bio, words)): return _n(len(words), "label", "labels", "类", words)
-    types = Counter(kind for tags in sentences for kind in _types(tags))
-    return _n(types.total(), "entity", "entities", "个实体", types)
-
-def _shown(row: Mapping[str, Any], most: int = 60) -> str:
-    "A row for a message."
-    if "tokens" in row:
-        tags = row.get("ner_tags") or [""] * len(row["tokens"])
-        words = [f"{_cut(word)}/{tag}" if tag else _cut(word) for word, tag in zip(row["tokens"], tags)]
-        return " ".join(words[:12]) + (" …" if len(words) > 12 else "")
-    if "sentences" in row: return " | ".join(_cut(sentence, most) for sentence in row["sentences"][:3])
-    if "answers" in row:
-        answer = next(iter(row["answers"]["text"]), None)
-        return f"{_cut(row['question'], most)} → {'(no answer)' if answer is None else _cut(answer, most)}"
-    texts = " | ".join(_cut(value, most) for name, value in row.items() if name.startswith("sentence"))
-    return f"{texts} → {row['label']}" if "label" in row else texts
-
-def _facts(rows: Rows) -> Iterator[Said]:
-    "What there is to say of rows, one after another."
-    data, first = rows.rows, rows.rows[0]
-    yield _n(len(data), *_NOUNS.get(rows.task, ("row", "rows", "行")))
-    yield rows.form
-    if rows.columns: yield Said(*[" + ".join(o if o == t else f"{o} ({_cut(t)})" for o, t in rows.columns.items())] * 2)
-    yield from rows.notes
-    if "sentences" in first: yield _n(sum(len(row["sentences"]) for row in data), "sentence", "sentences", "句")
-    if "tokens" in first: yield _n(sum(len(row["tokens"]) for row in data), "token", "tokens", "个 token")
-    if "ner_tags" in first:
-        yield _about_tags([row["ner_tags"] for row in data])
-    if "context" in first: yield _n(len({row["context"] for row in data}), "context", "contexts", "篇原文")
-    if "answers" in first:
-        n, moved = sum(not row["answers"]["text"] for row in data), _n(rows.moved, "answer", "answers", "个答案")
-        yield Said(f"{n:,} unanswerable", f"无答案的 {n:,} 个")
-        yield Said(f"{moved.en} moved", f"改正了 {moved.zh}的位置")
-        if lost := sum(start < 0 for row in data for start in row["answers"]["answer_start"]):
-            lost = _n(lost, "alternative answer", "alternative answers", "个备选答案")
-            yield Said(f"{lost.en} without a certain place, for scoring only", f"{lost.zh}位置不明，只用于评分")
-    if "label" in first: yield _about_labels([row["label"] for row in data])
-    for reason, n in rows.skipped.items(): yield Said(f"{n:,} skipped: {reason}", f"跳过 {n:,} 个：{_REASONS[reason]}")
-    if "answers" in first and not rows.skipped: yield Said("0 skipped", "跳过 0 个")
-
-# %% ../nbs/helpers/files.ipynb #read
-_READERS = {"tsv": _table, "csv": partial(_table, split=_csv), "json": _json_rows, "conll": _conll, "squad": _squad}
+_READERS = {"tsv": read_tsv, "csv": read_csv, "json": read_json, "conll": read_conll, "squad": read_squad}
 _ALLOWED = {"ner": ("conll", "json"), "qa": ("squad", "json"), "text": ("json",)}  # the other tasks: tables and JSON
 _SUFFIXES = {".json": ("json", "squad"), ".jsonl": ("json", "squad"), ".csv": ("csv",), ".tsv": ("tsv", "conll"), ".txt": ("conll",),
              ".conll": ("conll",), ".conllu": ("conll",), ".bio": ("conll",)}  # formats of which nothing need be said
 
-def _is_json(source: _Source) -> bool:
-    "Does a text begin as JSON does, and hold some?"
-    text = source.text.lstrip()
-    if _ARRAY.match(text) or (text.startswith("{") and source.suffix in (".json", ".jsonl")): return True
-    try: return text.startswith("{") and isinstance(json.loads(text.partition("\n")[0]), dict)
-    except (ValueError, RecursionError): pass
-    try: return text.startswith("{") and isinstance(json.loads(text), dict)
-    except (ValueError, RecursionError): return False
-
-def _sniffed(task: str, source: _Source) -> str:  # one of `FORMATS`
+def _sniffed(task: str, source: Source) -> str:  # one of `FORMATS`
     "The format of a file's content. Raises `FileError` where the task has none such."
     allowed = _ALLOWED.get(task, ("tsv", "csv", "json"))
-    if _is_json(source) or source.suffix in (".json", ".jsonl"):  # where it is none, its reader says what is wrong
+    if is_json(source) or source.suffix in (".json", ".jsonl"):  # where it is none, its reader says what is wrong
         rows = "squad" not in allowed or source.suffix == ".jsonl" or '"question"' in source.text and '"paragraphs"' not in source.text
         return "json" if rows else "squad"
     if "conll" in allowed: return "conll"
     if "tsv" not in allowed:
-        names = _list(allowed), _list(allowed, "、")
+        names = list_names(allowed), list_names(allowed, "、")
         raise FileError(f"{source.name} is no JSON: {task} reads {names[0]}", f"{source.name} 不是 JSON：{task} 读的是 {names[1]}")
     if source.suffix in (".tsv", ".csv"): return source.suffix[1:]
-    first = next((line for line in _lines(source.text) if line.strip()), "")
+    first = next((line for line in split_lines(source.text) if line.strip()), "")
     return "csv" if "\t" not in first and "," in first or first.lower().startswith("sep=") else "tsv"
 
 def check_format(
@@ -866,43 +59,27 @@ def check_format(
     "Raises `FileError` for a format that there is not, or not for this task."
     allowed = _ALLOWED.get(task, ("tsv", "csv", "json"))
     if format is None or format in allowed: return
-    raise FileError(f"{task} is not read from {_cut(format)!r}: name {_list(allowed)}",
-                    f"{task} 不能从 {_cut(format)!r} 读：请写 {_list(allowed, '、')}")
+    raise FileError(f"{task} is not read from {shorten(format)!r}: name {list_names(allowed)}",
+                    f"{task} 不能从 {shorten(format)!r} 读：请写 {list_names(allowed, '、')}")
 
-def _reader(task: str, source: _Source, format: str | None) -> Callable[..., _Found]:
+def _reader(task: str, source: Source, format: str | None) -> Callable[..., Found]:
     "What reads a file: the reader of `format`, else that of its content. Raises `FileError`."
-    _shapes(task)  # is there such a task?
+    column_sets(task)  # is there such a task?
     check_format(task, format)
     found = format or _sniffed(task, source)
     if not format and found not in _SUFFIXES.get(source.suffix, ()):
         source.notes.append(Said(f"read as {found} (by content; --format changes it)", f"按内容判断为 {found}（可用 --format 指定）"))
     return _READERS[found]
 
-def _is_labelled(task: str, source: _Source, format: str | None, columns: Mapping[str, str]) -> bool:
+# %% ../nbs/helpers/files.ipynb #read
+def _is_labelled(task: str, source: Source, format: str | None, columns: Mapping[str, str]) -> bool:
     "Does a file have the column that the task predicts?"
     target, probe = TASKS[task][-1], replace(source, notes=[])
     if target in columns: return True
     form, _, raws = _reader(task, probe, format)(task, probe, columns, False)
     if form.en == "CoNLL":
-        tags = Counter(tag for _, raw in raws for tag in raw[target])
-        return any(map(_bio, tags)) or "" not in tags and _written(tags) == "words"
-    return any(raw[theirs] is not None for _, raw in raws if (theirs := _find(task, target, raw, columns)))
-
-def _no_rows(rows: Rows) -> FileError:
-    "There is nothing in a file, or nothing that can be used."
-    en, zh = "", ""
-    for reason, n in rows.skipped.items():
-        en, zh = f" ({n:,} skipped: {reason})", f"（跳过 {n:,} 个：{_REASONS[reason]}）"
-    return FileError(f"{rows.path} holds no rows{en}: name a file with data", f"{rows.path} 里没有数据{zh}，请换一个有数据的文件")
-
-def _check_ids(rows: Rows) -> None:
-    "Scores are looked up by id, so each question needs its own. Raises `FileError`."
-    seen = set()
-    for i, row in enumerate(rows.rows):
-        if row["id"] in seen:
-            raise rows.at(i).error(f"the id {_cut(row['id'])} occurs twice: give each question its own",
-                                   f"编号 {_cut(row['id'])} 出现了两次：每个问题要有自己的编号")
-        seen.add(row["id"])
+        return has_tags(Counter(tag for _, raw in raws for tag in raw[target]))
+    return any(raw[theirs] is not None for _, raw in raws if (theirs := find_column(task, target, raw, columns)))
 
 def read(
     task: str,  # one of `TASKS`
@@ -915,30 +92,27 @@ def read(
     content: bytes | None = None,  # of the file, where it has been read
 ) -> Rows:
     "The rows of a TSV, CSV, JSON, CoNLL or SQuAD file; .gz is unpacked. Raises `FileError`."
-    _shapes(task)
+    column_sets(task)
     path, columns, chosen = Path(path).expanduser(), columns or {}, {}
-    source = _open(path, encoding, content)
+    source = open_source(path, encoding, content)
     if labelled is None: labelled = _is_labelled(task, source, format, columns)
     form, unit, found = _reader(task, source, format)(task, source, columns, labelled)
     if form.en == "CoNLL": columns = {}  # numbers, which its reader has used
     rows = Rows(task, path, form, unit, notes=source.notes)
     for place, raw in found:
-        at = _At(path.name, place, unit)
+        at = Location(path.name, place, unit)
         if not chosen or not all(theirs in raw for theirs in chosen.values()):  # JSON objects need not be alike
-            chosen, before = _choose(task, raw, columns, labelled, at), chosen
+            chosen, before = choose_columns(task, raw, columns, labelled, at), chosen
             if before and chosen.keys() != before.keys():
-                raise at.error(f"only {_list(chosen)}, the rows before have {_list(before)}: make them alike",
-                               f"只有 {_list(chosen, '、')}，前面的行有 {_list(before, '、')}，请统一")
+                raise at.error(f"only {list_names(chosen)}, the rows before have {list_names(before)}: make them alike",
+                               f"只有 {list_names(chosen, '、')}，前面的行有 {list_names(before, '、')}，请统一")
             if not rows.columns and not form.en.startswith(("CoNLL", "SQuAD JSON", "CMRC JSON")):
                 rows.columns = dict(sorted(chosen.items(), key=lambda pair: [*raw].index(pair[1])))
-        row, id = _made(task, chosen, raw, at), raw.get(_find(task, "id", raw, columns))
-        if task == "qa": row = {"id": _id(id, place), **row}
-        rows._add(place, row, id)
-    if not rows.rows: raise _no_rows(rows)
-    if "ner_tags" in rows.rows[0]: _settle_tags(rows)
-    if task == "qa": _check_ids(rows)
+        row, id = make_row(task, chosen, raw, at), raw.get(find_column(task, "id", raw, columns))
+        if task == "qa": row = {"id": question_id(id, place), **row}
+        rows.add(place, row, id)
+    finish_rows(rows)
     return rows
-
 
 # %% ../nbs/helpers/files.ipynb #dataset
 def read_all(
@@ -957,17 +131,17 @@ def read_all(
 def _class_names(rows: Mapping[str, Rows], classes: Sequence[str] | None) -> list[str]:
     "The classes, none where labels are numbers. Raises `FileError` where they do not fit all files."
     split, first = next(iter(rows.items()))
-    names = [*classes] if classes else sorted({name for *_, name in first.classes()}, key=_order)
+    names = [*classes] if classes else sorted({name for *_, name in first.classes()}, key=class_order)
     if split == "train" and len(names) == 1:
-        raise _At(first.path.name).error(f"every label is {_cut(names[0])!r}: give at least two classes to tell apart",
-                                         f"所有标签都是 {_cut(names[0])!r}：至少要有两类才谈得上区分")
+        raise Location(first.path.name).error(f"every label is {shorten(names[0])!r}: give at least two classes to tell apart",
+                                         f"所有标签都是 {shorten(names[0])!r}：至少要有两类才谈得上区分")
     en, zh = ("the model", "模型") if classes else (split, split)
     for part in rows.values():
         for i, token, name in part.classes():
             if name not in names:
                 raise part.at(i, token).error(
-                    f"{en} has no label {_cut(name)!r}, only {_list(names)}: correct it, or train with it",
-                    f"{zh} 里没有标签 {_cut(name)!r}，只有 {_list(names, '、')}，请改正，或在训练集里加上它")
+                    f"{en} has no label {shorten(name)!r}, only {list_names(names)}: correct it, or train with it",
+                    f"{zh} 里没有标签 {shorten(name)!r}，只有 {list_names(names, '、')}，请改正，或在训练集里加上它")
     return names
 
 def check_classes(
@@ -989,9 +163,9 @@ def as_dataset(
     for part in rows.values():
         if {*part.rows[0]} != {*shape}:
             ours, theirs = first.path.name, part.path.name
-            raise FileError(f"{ours} has {_list(shape)}, {theirs} {_list(part.rows[0])}: make them alike",
-                            f"{ours} 有 {_list(shape, '、')}，{theirs} 有 {_list(part.rows[0], '、')}，请统一")
-    names = _class_names(rows, classes) if task not in _NUMBERS else []
+            raise FileError(f"{ours} has {list_names(shape)}, {theirs} {list_names(part.rows[0])}: make them alike",
+                            f"{ours} 有 {list_names(shape, '、')}，{theirs} 有 {list_names(part.rows[0], '、')}，请统一")
+    names = _class_names(rows, classes) if task not in NUMBER_TASKS else []
     text, label = Value("string"), ClassLabel(names=names) if names else Value("float32")
     kinds = {"label": label, "tokens": List(text), "sentences": List(text), "ner_tags": List(label),
              "answers": {"text": List(text), "answer_start": List(Value("int32"))}}
@@ -1010,22 +184,32 @@ def dataset(
     return as_dataset(task, read_all(task, files, columns, **kw), classes)
 
 # %% ../nbs/helpers/files.ipynb #stream
-def _plain(task: str, line: str, shape: Sequence[str], at: _At) -> dict[str, Any]:
+def _plain(task: str, line: str, shape: Sequence[str], at: Location) -> dict[str, Any]:
     "A line that is no JSON. Raises `FileError`."
     if task == "qa":
         raise at.error('a question needs its context: write {"question": …, "context": …}',
                        '问题要有原文，请写 {"question": …, "context": …}')
-    if task == "ner": return {"tokens": _words(_string(line, "tokens", at))}
+    if task == "ner": return {"tokens": split_words(check_string(line, "tokens", at))}
     cells = line.split("\t") if len(shape) == 2 else [line]
     if len(cells) != len(shape):
         raise at.error(f"{plural(len(cells), 'field')} instead of 2: put one tab between the two sentences",
                        f"有 {len(cells)} 个字段，应当是 2 个，请在两句之间放一个制表符")
-    return {name: _string(cell, name, at) for name, cell in zip(shape, cells)}
+    return {name: check_string(cell, name, at) for name, cell in zip(shape, cells)}
 
-def _from_json(task: str, line: str, columns: Mapping[str, str], at: _At) -> dict[str, Any]:
-    "A line of JSON, with its id if it has one. Raises `FileError`."
-    raw = _object(_json(line, at), at)
-    row, id = _made(task, _choose(task, raw, columns, False, at), raw, at), _find(task, "id", raw, columns)
+def _label(task: str, raw: Mapping[str, Any], row: Mapping[str, Any], columns: Mapping[str, str], at: Location) -> dict[str, Any]:
+    "The label of a JSON object, the rest of which `row` holds; nothing if it has none. Raises `FileError`."
+    target = TASKS[task][-1]
+    theirs = find_column(task, target, raw, columns)
+    if theirs is None:
+        if target in columns: choose_columns(task, raw, columns, True, at)  # says that it is not there
+        return {}
+    return {target: check_tags(raw[theirs], row["tokens"], at)} if target == "ner_tags" else make_row(task, {target: theirs}, raw, at)
+
+def _from_json(task: str, line: str, columns: Mapping[str, str], labelled: bool, at: Location) -> dict[str, Any]:
+    "A line of JSON, with its id if it has one, and with its label if that is wanted and there. Raises `FileError`."
+    raw = check_object(parse_json(line, at), at)
+    row, id = make_row(task, choose_columns(task, raw, columns, False, at), raw, at), find_column(task, "id", raw, columns)
+    if labelled: row |= _label(task, raw, row, columns, at)
     return row if id is None else {"id": raw[id], **row}
 
 def table_format(
@@ -1035,45 +219,39 @@ def table_format(
     labels: Sequence[str] = (),  # of the model that reads them
 ) -> str | None:  # one of `FORMATS`; None for plain lines and JSON lines, which `stream` takes one by one
     "Is it a file of rows with columns, which `read` has to read, or lines of text?"
-    lines, source = [line for line in _lines(head) if line.strip()], _Source(Path("x" + suffix), head)
     if suffix in (".csv", ".tsv") and task != "ner": return suffix[1:]
     if suffix in (".conll", ".conllu", ".bio", ".tsv") and task == "ner": return "conll"
-    if _ARRAY.match(head): return "squad" if '"qas"' in head else "json"
+    if is_array(head): return "squad" if '"qas"' in head else "json"
     if head.lstrip().startswith("{"): return "squad" if re.search(r'"paragraphs"\s*:', head) else None
-    if task == "ner": return "conll" if _is_tagged(lines, labels) or _has_word_labels(head) else None
+    if task == "ner": return "conll" if looks_like_conll(head, labels) else None
+    lines = [line for line in split_lines(head) if line.strip()]
     if not lines or task in ("qa", "text"): return None
-    return "tsv" if _has_columns(task, [line.split("\t") for line in lines], labels) else \
-        "csv" if _has_header(task, next(csv.reader(lines[:1]), [])) else None
+    return table_kind(task, lines, labels)
 
-def _is_tagged(lines: Sequence[str], labels: Sequence[str]) -> bool:
-    """Do all lines end in a tag or in a label of the model, as in a CoNLL file, or is it CoNLL-U?
-
-    A single one has to be a word and its entity: a text may end in O or in E-mail.
-    """
-    cells = [_fields(line) for line in lines if not line.startswith(("# ", "-DOCSTART-"))]
-    if len(cells) == 1: return len(cells[0]) == 2 and bool(re.fullmatch("[BIMELSU]-[A-Z]+", cells[0][1]))
-    if cells and all(len(row) == _IN_CONLLU and row[0][0].isdecimal() for row in cells): return True
-    return bool(cells) and all(len(row) > 1 and (_bio(row[-1]) or row[-1] in labels) for row in cells)
-
-def _has_word_labels(head: str) -> bool:
-    "Words with labels such as parts of speech: two fields in each line, few different second ones, sentences apart."
-    lines = [_fields(line) for line in _lines(head.strip()) if not line.startswith("# ")]
-    words = [cells for cells in lines if cells]
-    labels = Counter(cells[-1] for cells in words)
-    apart, even = len(words) < len(lines), all(len(cells) == 2 for cells in words)
-    return even and apart and 2 < len(labels) <= len(words) / 3 and _written(labels) == "words"
-
-def _has_header(task: str, names: Sequence[str]) -> bool:
-    "Is it a header with all that a model reads?"
-    return len(names) > 1 and any(all(_find(task, name, names, {}) for name in shape) for shape in _shapes(task, labelled=False))
-
-def _has_columns(task: str, rows: Sequence[Sequence[str]], labels: Sequence[str]) -> bool:
-    "Are there columns between tabs: a header, or one field more than the texts, which is a label in every row?"
-    if _has_header(task, rows[0]): return True
-    widths, texts = {len(row) for row in rows}, {len(shape) for shape in _shapes(task, labelled=False)}
-    if len(widths) > 1 or not {width - 1 for width in widths} & texts: return False
-    def is_label(value): return _number(value) is not None if task in _NUMBERS else value.strip() in labels
-    return all(is_label(row[-1]) for row in rows) or all(is_label(row[0]) for row in rows)
+def stream_located(
+    task: str,  # one of `TASKS`
+    lines: Iterable[str | bytes],  # such as an open file, best in binary mode
+    columns: Mapping[str, str] | None = None,  # in JSON: the task's column → its name there
+    name: str = "",  # of what is read, for messages
+    blank: bool = False,  # True: None for a blank line, which is left out else
+    labelled: bool = False,  # True: with the label of a JSON object that has one (not for qa)
+) -> Iterator[tuple[Location, dict[str, Any] | None]]:  # where each row stands, and the row, perhaps with an "id"
+    "Rows from lines, one after another, and where they stand. Raises `FileError` with the line's number."
+    shapes, as_json = column_sets(task, labelled=False), None
+    for number, line in enumerate(lines, 1):
+        at = Location(name, number)
+        if isinstance(line, bytes):
+            try: line = line.decode()
+            except UnicodeDecodeError: raise at.error(
+                "not UTF-8: write UTF-8, or name the encoding with --encoding", "不是 UTF-8，请用 UTF-8 编码，或用 --encoding 写出编码") from None
+        line = (line.removeprefix("\ufeff") if number == 1 else line).rstrip("\r\n")
+        if not line.strip():
+            if blank: yield at, None
+            continue
+        if as_json is None:
+            as_json = line.lstrip().startswith("{")
+            shape = shapes[-1 if "\t" not in line else 0]  # one sentence, where that will do as well as two
+        yield at, _from_json(task, line, columns or {}, labelled, at) if as_json else _plain(task, line, shape, at)
 
 def stream(
     task: str,  # one of `TASKS`
@@ -1083,18 +261,4 @@ def stream(
     blank: bool = False,  # True: None for a blank line, which is left out else
 ) -> Iterator[dict[str, Any] | None]:  # rows without labels, perhaps with an "id", in order
     "Rows from lines, one after another. Raises `FileError` with the line's number."
-    shapes, as_json = _shapes(task, labelled=False), None
-    for number, line in enumerate(lines, 1):
-        at = _At(name, number)
-        if isinstance(line, bytes):
-            try: line = line.decode()
-            except UnicodeDecodeError: raise at.error(
-                "not UTF-8: write UTF-8, or name the encoding with --encoding", "不是 UTF-8，请用 UTF-8 编码，或用 --encoding 写出编码") from None
-        line = (line.removeprefix("\ufeff") if number == 1 else line).rstrip("\r\n")
-        if not line.strip():
-            if blank: yield None
-            continue
-        if as_json is None:
-            as_json = line.lstrip().startswith("{")
-            shape = shapes[-1 if "\t" not in line else 0]  # one sentence, where that will do as well as two
-        yield _from_json(task, line, columns or {}, at) if as_json else _plain(task, line, shape, at)
+    return (row for _, row in stream_located(task, lines, columns, name, blank))

@@ -18,8 +18,7 @@ from torch import nn
 
 from .deployment import _plain, _quiet, example, operators, opset_of
 from .languages import bilingual
-from .plots import (Caption, Figure, MEASURED, SOURCE, axes, caption_text, dress, style,
-                              table)
+from .plots import Caption, Figure, SOURCE, axes, caption_text, dress, style
 
 # %% auto #0
 __all__ = ['quiet', 'trace_model', 'find_layer', 'plot_layers', 'describe_product', 'break_graphs', 'convert_to_fp16',

@@ -5,7 +5,7 @@
 # %% ../nbs/helpers/languages.ipynb #exports-imports
 from __future__ import annotations
 
-import functools, html, json, os, re, tomllib
+import functools, json, os, re, tomllib
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import functools, html, tomllib
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .assets import asset

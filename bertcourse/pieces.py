@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .app.messages import UserError
+from .base.messages import UserError
 from .base.encodings import SAMPLE, decode, mark_of, whole_lines
 from .base.text import HAN, KANA
 from .corpus import Document, word_lists

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from . import corpus
-from .app.messages import UserError
+from .base.messages import UserError
 from .assets import asset
 from .base.names import PREFIX, built_in, check_utf8
 from .files import TASKS, FileError, dataset as read_files

@@ -11,6 +11,7 @@ from typing import Any
 
 from .assets import asset
 from .base.cells import fill_in
+from .base.text import HAN
 from .languages import Term, bilingual, glossary, split_marker
 
 # %% auto #0
@@ -135,7 +136,7 @@ def _page_numbers() -> dict[str, str]:
 
 # %% ../nbs/helpers/reference.ipynb #minutes
 CHARACTERS, WORDS, LINES = 300, 200, 10  # a minute: Chinese characters, English words, lines of code
-_CJK = re.compile("[\u4e00-\u9fff]")
+_CJK = re.compile(f"[{HAN}]")
 
 def reading_minutes(
     notebook: dict[str, Any],  # as stored

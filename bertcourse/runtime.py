@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from .base.errors import UserError
+
 # %% auto #0
 __all__ = ['INPUTS', 'OUTPUTS', 'PROVIDERS', 'PRODUCTS', 'ASSIGNED', 'SLOW', 'RUNTIMES', 'MODEL', 'ABOUT', 'TOKENIZER', 'CONFIG',
            'LONGEST', 'LARGEST', 'ModelError', 'Session', 'pad_arrays', 'OpenVino', 'providers_of', 'open_session',
@@ -33,11 +35,8 @@ PRODUCTS = ("MatMul", "Gemm", "Attention")  # in names of operators: nearly all 
 ASSIGNED = "session.record_ep_graph_assignment_info"  # ONNX Runtime: note who runs which node
 SLOW = {"CPUExecutionProvider": ("SkipLayerNormFusion",)}  # optimisers of ONNX Runtime whose result is slower (benchmarks/README.md)
 
-class ModelError(ValueError):
+class ModelError(UserError, ValueError):
     "A model that cannot be used as it was asked; one sentence, `en` and `zh`."
-    def __init__(self, en: str, zh: str):
-        super().__init__(en)
-        self.en, self.zh = en, zh
 
 class Session:
     """An exported model that runs, with ONNX Runtime. Neither torch nor transformers is needed.
@@ -290,8 +289,8 @@ def _parse_about(path: Path, content: bytes) -> About:
     except (ValueError, RecursionError): said = None
     needed = [f.name for f in fields(About) if f.default is MISSING is f.default_factory]
     if not _is_object(said) or not {*needed} <= {*said}:
-        raise ModelError(f"{path} is missing or broken: export the model again",
-                         f"{path} 缺失或已损坏：请重新导出模型")
+        raise ModelError(f"{path} is missing or broken: export the model again with `bertcourse export`, which writes it",
+                         f"{path} 缺失或已损坏：请用 `bertcourse export` 重新导出模型，它会写出这个文件")
     for name, (test, en, zh) in _RULES.items():
         if name not in said or test(said[name]): continue
         value = json.dumps(said[name])

@@ -5,7 +5,7 @@
 # %% ../nbs/helpers/services.ipynb #exports-imports
 from __future__ import annotations
 
-import json, math, os, socket, subprocess, sys, time, urllib.error, urllib.request
+import json, math, socket, subprocess, sys, time, urllib.error, urllib.request
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass

@@ -174,7 +174,7 @@ def kept_bytes(
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in known: kept[storage.data_ptr()] = (storage.nbytes(), tensor)
         return tensor
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor): result = run()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor): _ = run()
     return sum(size for size, _ in kept.values())
 
 # %% ../nbs/helpers/sizes.ipynb #stages

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .app.messages import UserError
-from .base.text import compose, is_chinese
+from .base.messages import UserError
+from .base.text import compose
 
 if TYPE_CHECKING: from torch import Tensor, nn  # a service encodes and decodes without PyTorch
 

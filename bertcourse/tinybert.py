@@ -16,11 +16,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .distillation import (
-    Pupil, attention_loss, check_heads, check_labels, check_layers, check_scores, head_loss,
+    StudentWithTeacher, attention_loss, check_heads, check_labels, check_layers, check_scores, head_loss,
     hidden_loss, mean_where, observe, same_shape, unlabelled, upcast)
 from .files import FileError
 from .base.text import is_chinese
@@ -59,7 +58,7 @@ class Terms:
     attention: float = True
     hidden: float = True
 
-class Intermediate(Pupil):
+class Intermediate(StudentWithTeacher):
     """A student that learns its teacher's layers, for `fit`: λ = 1 for each of them (Jiao et al. 2020, equations 7 to 9 and 11).
 
     MSE(E_S W_e, E_T) + Σ_m [MSE(A_S^m, A_T^g(m)) + MSE(H_S^m W_h, H_T^g(m))], with scores A before mask and softmax, over tokens that
@@ -81,6 +80,10 @@ class Intermediate(Pupil):
         wide, made = ours.hidden_size != theirs.hidden_size, lambda: nn.Linear(ours.hidden_size, theirs.hidden_size)
         self.project_hidden = made() if wide else nn.Identity()
         self.project_embedding = self.project_hidden if shared or not wide else made()
+
+    def term_weights(self) -> dict[str, float]:
+        "See `StudentWithTeacher`; `terms` are weighted already."
+        return {name: 1.0 for name in ("embedding", "attention", "hidden") if getattr(self.terms, name)}
 
     def forward(self, **batch: Tensor) -> SimpleNamespace:  # loss, terms by name
         "The sum of the terms."
@@ -107,7 +110,7 @@ def prediction_loss(
     return mean_where(-(p * log_q).sum(-1), mask)
 
 # %% ../nbs/helpers/tinybert.ipynb #prediction
-class Prediction(Pupil):
+class Prediction(StudentWithTeacher):
     "A student that learns its teacher's outputs and nothing else, for `fit`. ValueError for labels in another order."
     def __init__(self, student: nn.Module, teacher: nn.Module, temperature: float = 1.0):
         super().__init__(student, teacher)
@@ -147,9 +150,9 @@ def general_distillation(
     **settings: Any,  # of `fit`: steps, lr, collate, out, resume, …
 ) -> Intermediate:  # the student with its projections
     "The first stage: the layers of a pre-trained teacher, on text; neither its outputs nor masked words (Jiao et al. 2020, §3.2)."
-    pupil = Intermediate(student, teacher, layers, terms, shared)
-    fit(pupil, rows, **settings)
-    return pupil
+    intermediate = Intermediate(student, teacher, layers, terms, shared)
+    fit(intermediate, rows, **settings)
+    return intermediate
 
 def task_distillation(
     student: nn.Module, teacher: nn.Module,  # of transformers, with the head of the task; the teacher fine-tuned
@@ -164,15 +167,16 @@ def task_distillation(
     **settings: Any,  # of `fit`: collate, metrics, resume, …; metrics are those of the second step
 ) -> dict[str, History]:  # of both steps
     "The second stage: first the layers of a fine-tuned teacher, then its outputs (Jiao et al. 2020, §3.2 and §4.2)."
-    pupil, histories = Intermediate(student, teacher, layers, terms, shared), {}
+    intermediate, histories = Intermediate(student, teacher, layers, terms, shared), {}
     if general is not None:
-        for name in ("project_hidden", "project_embedding"): getattr(pupil, name).load_state_dict(getattr(general, name).state_dict())
+        for name in ("project_hidden", "project_embedding"):
+            getattr(intermediate, name).load_state_dict(getattr(general, name).state_dict())
     second = ("metrics", "better", "patience", "dev", "eval_every")
     folder = {name: None if out is None else Path(out) / name for name in ("intermediate", "prediction")}
-    histories["intermediate"] = fit(pupil, rows, steps=steps[0], lr=lr[0], out=folder["intermediate"],
+    histories["intermediate"] = fit(intermediate, rows, steps=steps[0], lr=lr[0], out=folder["intermediate"],
                                     **{name: value for name, value in settings.items() if name not in second})
-    second_pupil = Prediction(student, teacher, temperature)
-    histories["prediction"] = fit(second_pupil, rows, steps=steps[1], lr=lr[1], out=folder["prediction"], **settings)
+    prediction = Prediction(student, teacher, temperature)
+    histories["prediction"] = fit(prediction, rows, steps=steps[1], lr=lr[1], out=folder["prediction"], **settings)
     return histories
 
 # %% ../nbs/helpers/tinybert.ipynb #vectors

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,7 +24,8 @@ from transformers import get_scheduler
 from transformers.utils import logging as hf_logging
 
 from .base.machine import computes_in_bf16
-from .plots import Figure, axes, dress, style
+
+if TYPE_CHECKING: from bertcourse.plots import Figure  # Matplotlib, which training does without
 
 # %% auto #0
 __all__ = ['pad', 'plan', 'lengths_of', 'make_optimizer', 'make_schedule', 'mean_loss', 'count_labels', 'fastest_precision',
@@ -194,6 +195,7 @@ class History:
     steps: int = 0
     seconds: float = 0.0  # of training and evaluation, before a resumption as well
     path: Path | None = None  # history.jsonl
+    paused: bool = False  # stopped because `pause` asked for it; `resume` goes on
 
     def add(self, **row: Any) -> None:
         "Append a row, to the file as well."
@@ -225,6 +227,7 @@ class History:
         zh: str = "", en: str = "",  # caption
     ) -> Figure:
         "The loss in training and evaluation, and the learning rate."
+        from bertcourse.plots import Figure, axes, dress, style
         figure, (left, right) = axes(1, 2, (7.6, 2.9))
         with style():
             left.plot(*self.column("loss"), label="training")
@@ -278,6 +281,7 @@ class State:
     dev: dict[str, Any] = field(default_factory=dict)  # the last evaluation
     waited: int = 0  # evaluations since the best one
     stop: bool = False
+    paused: bool = False  # was asked to stop after this step, to be resumed
     start: float = field(default_factory=time.perf_counter)
 
     @property
@@ -338,6 +342,12 @@ class State:
         if not math.isfinite(self.loss + self.grad_norm):
             raise NonFiniteLoss(f"step {self.step + 1}: the loss is {self.loss}, the norm of its gradient "
                                 f"{self.grad_norm}, at learning rate {self.lr:.3g}, on examples {self.ids}")
+
+    def is_paused(self, pause: Callable[[], bool] | None) -> bool:
+        "Has any process been asked to stop after this step? All stop at the same one."
+        if pause is None: return False
+        asked = torch.tensor([float(pause())], device=self.accelerator.device)
+        return self.accelerator.reduce(asked, "sum").item() > 0
 
     def record(self, due: bool) -> None:
         "Add the step up; when a row is due, write the means since the last one."
@@ -494,6 +504,7 @@ def fit(
     seed: int = 0,  # of batches, keys and dropout
     progress: bool = True,  # show a bar where somebody can see it
     stop_at: int | None = None,  # stop after this step; `resume` goes on
+    pause: Callable[[], bool] | None = None,  # asked after each step: True saves a checkpoint and stops; `resume` goes on
 ) -> History:
     """Train a model in place. It is left in evaluation mode, with the last weights, or the best if there is `patience`.
 
@@ -519,7 +530,7 @@ def fit(
         if main: _write_history(state.history, out)
     best_weights = None
 
-    def going(): return state.step < min(total, stop_at or total) and not state.stop
+    def going(): return state.step < min(total, stop_at or total) and not (state.stop or state.paused)
     model.train()
     with _bar(progress and main, state.step, total) as bar:
         seen = not bar.disable
@@ -540,7 +551,11 @@ def fit(
             def due(every): return state.step % every == 0 if every else state.position == state.size
             bar.update(), bar.set_postfix(loss=f"{state.loss:.3f}", refresh=False)
             state.record(ends or due(log_every))
-            if (dev is not None or metrics) and (ends or due(eval_every)):
+            evaluates = (dev is not None or metrics) and (ends or due(eval_every))
+            if evaluates and state.is_paused(pause):  # an evaluation may take long: `resume` does this step again, and evaluates then
+                state.step, state.paused = state.step - 1, True
+                break
+            if evaluates:
                 state.call("on_eval_begin")
                 state.dev = _evaluate(model, dev, batch_size, work) if dev is not None else {}
                 state.dev |= _measure(model, metrics) if metrics else {}
@@ -548,11 +563,13 @@ def fit(
                     if out is None and patience: best_weights = {k: v.clone() for k, v in model.state_dict().items()}
                     if out is not None and main: save_weights(model, out / "best")
                 state.call("on_eval")
-            if out is not None and (ends or state.stop or due(save_every) or state.step == stop_at):
+            state.paused = not ends and state.is_paused(pause)
+            if out is not None and (ends or state.stop or state.paused or due(save_every) or state.step == stop_at):
                 save_checkpoint(state, settings, out)
 
     optimizer.zero_grad()
     state.history.steps, state.history.seconds = state.step, time.perf_counter() - state.start
+    state.history.paused = state.paused
     if state.step >= total or state.stop:  # and not only at `stop_at`
         if patience and best_weights: model.load_state_dict(best_weights)
         elif patience and state.history.best: load_model(model, out / "best" / "model.safetensors")

@@ -92,15 +92,21 @@ class Running:
         return self.process.wait(within)
 
 
-@contextlib.contextmanager
-def serve(folder: Path, *argv: object, log: Path, ready: int | None = None, **environment: str) -> Iterator[Running]:
+def serve(folder: Path, *argv: object, log: Path, ready: int | None = None,
+          **environment: str) -> contextlib.AbstractContextManager[Running]:  # fmt: skip
     "`bertcourse serve FOLDER`, once all its workers are ready; killed at the end if it still runs."
-    command = [sys.executable, "-m", "bertcourse.app.cli", "serve", str(folder), "--port", "0", *map(str, argv)]
+    workers = ready or (int(argv[argv.index("--workers") + 1]) if "--workers" in argv else 1)
+    return started(["-m", "bertcourse.app.cli", "serve", str(folder), "--port", "0", *map(str, argv)], log, workers, **environment)
+
+
+@contextlib.contextmanager
+def started(python: list[str], log: Path, workers: int = 1, **environment: str) -> Iterator[Running]:
+    "What Python with these arguments serves, once all workers are ready; killed at the end if it still runs."
+    command = [sys.executable, *python]
     given = {**os.environ, "LC_ALL": "C.UTF-8", "OMP_NUM_THREADS": "1", **environment}
     with log.open("w", encoding="utf-8") as out:
         process = subprocess.Popen(command, stderr=out, stdout=out, env=given, start_new_session=True)
     try:
-        workers = ready or (int(argv[argv.index("--workers") + 1]) if "--workers" in argv else 1)
         end = time.monotonic() + 120
         while True:
             text = log.read_text(encoding="utf-8")

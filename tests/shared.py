@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -63,14 +63,12 @@ def cached_curves(*modules) -> Iterator[None]:
     def cached(module) -> Callable[..., None]:
         real = module.draw_curves
 
-        def draw_curves(history, *args) -> None:
-            *settings, path = args
-            stages = tuple(history) if isinstance(history, Mapping) else ()
-            kind = (module.__name__, stages, *(value for value in settings if isinstance(value, str)))
+        def draw_curves(panels, path, *args) -> None:
+            kind = (module.__name__, *((panel.label, *panel.lines, *panel.dots) for panel in panels))
             if kind in drawn:
                 path.write_bytes(drawn[kind])
             else:
-                real(history, *args)
+                real(panels, path, *args)
                 drawn[kind] = path.read_bytes()
 
         return draw_curves

@@ -13,10 +13,12 @@ import torch
 import transformers
 from commands import HAN
 
-from bertcourse import files, profiles
-from bertcourse.app import augment, cli
+from bertcourse import files, jobs, profiles
+from bertcourse.app import cli
 from bertcourse.assets import asset
+from bertcourse.base.errors import UserError
 from bertcourse.corpus_tasks import examples
+from bertcourse.jobs import augmenting
 
 SENTENCES = [{"sentence": "  The film, which Anna  saw in Paris, is very good! ", "label": "up"},
              {"sentence": "我的狗今天很高兴，他在公园里。", "label": "up"}, {"sentence": "The noodles were cold.", "label": "down"}]
@@ -237,6 +239,19 @@ def test_what_is_written_is_read_again(tmp_path):
     assert not [path for path in tmp_path.iterdir() if path.suffix not in (".tsv", ".csv", ".json", ".jsonl", ".conll", ".txt")]
 
 
+def test_the_function_gives_what_the_command_writes(tmp_path, teachers):
+    options = {"task": "classification", "model": "tiny", "n": 2, "quiet": True}
+    rows = jobs.augment(SENTENCES, **options)
+    assert rows == made("--task", "classification", "-n", 2, stdin=json_lines(SENTENCES))
+    assert jobs.augment(SENTENCES, **options, out=tmp_path / "out.jsonl") is None
+    assert [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()] == rows
+    labelled = jobs.augment([{"sentence": "The film is good."}], teacher=teachers["classification"], only_new=True, **options)
+    assert len(labelled) == 2 and all(row["label"] in GRADES for row in labelled)
+    for more, says in [({"p": 2}, "-p must be a number from 0 to 1, not 2"), ({"labels": ["a", "b"]}, "--labels are names for the labels of --teacher")]:
+        with pytest.raises(UserError, match=says):
+            jobs.augment(SENTENCES, **options | more)
+
+
 def test_files_without_labels(tmp_path):
     for task, name, content in [("classification", "in.tsv", "sentence\nThe film is good.\n"), ("pairs", "in.tsv", "a dog\ta cat\n"),
                                 ("ner", "in.conll", "Anna\nsleeps\n"), ("classification", "in.txt", "The film is good.\n"),
@@ -307,8 +322,9 @@ def test_long_texts_change_beyond_the_models_places():
 
 def test_the_language_is_that_of_the_first_rows(monkeypatch):
     monkeypatch.setattr(profiles, "BASE", dict.fromkeys(("en", "zh"), str(asset("tiny-bert"))))
-    chosen, load = [], augment.open_augmenter
-    monkeypatch.setattr(augment, "open_augmenter", lambda args, profile, lang, near: chosen.append(lang) or load(args, profile, lang, near))
+    chosen, load = [], augmenting.open_augmenter
+    monkeypatch.setattr(
+        augmenting, "open_augmenter", lambda options, profile, lang, near: chosen.append(lang) or load(options, profile, lang, near))
     options = "--model", "base", "--task", "classification", "-n", 1
     texts = "OK\n" + "我的狗今天很高兴。\n" * 40
     for n in (1, 32):
@@ -399,4 +415,4 @@ def test_help_fits_a_screen(capsys):
     with pytest.raises(SystemExit) as end:
         cli.main(["augment", "--help"])
     said = capsys.readouterr().out
-    assert end.value.code == 0 and len(said.splitlines()) < 30 and max(map(len, said.splitlines())) <= 120
+    assert end.value.code == 0 and len(said.splitlines()) < 34 and max(map(len, said.splitlines())) <= 100

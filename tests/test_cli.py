@@ -18,7 +18,7 @@ import pytest
 
 from bertcourse import __version__
 from bertcourse.app import cli, lab
-from bertcourse.app.messages import UserError
+from bertcourse.base.messages import UserError
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "transformers", "numpy", "matplotlib", "IPython", "jupyterlab", "datasets", "onnxruntime")
@@ -43,12 +43,13 @@ def test_version_and_help(capsys):
     assert call(capsys, "--version") == (0, f"bertcourse {__version__}\n", "")
     for argv in ([], ["--help"], *([name, "--help"] for name in cli.COMMANDS)):
         code, out, err = call(capsys, *argv)
-        assert code == 0 and not err and len(out.splitlines()) < 34, argv
+        assert code == 0 and not err and max(map(len, out.splitlines())) <= 100, argv
     assert all(name in call(capsys)[1] for name in cli.COMMANDS)
 
 
 @pytest.mark.parametrize("argv, says", [
-    (["labb"], "invalid choice: 'labb'"),
+    (["labb"], "invalid choice: 'labb'"), (["finetun"], "did you mean finetune?"), (["quiz", "--coun", "3"], "did you mean --count?"),
+    (["completion", "bas"], "did you mean bash?"), (["finetune"], "usage: bertcourse finetune --task TASK --train FILE --model MODEL --out DIR"),
     (["--foo"], "--foo"),
     (["doctor", "--foo"], "--foo"),
     (["doctor", "stray"], "stray"),
@@ -70,6 +71,43 @@ def test_error_in_the_readers_language(capsys, monkeypatch):
     monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
     code, _, err = call(capsys, "lab", "--no-launch", "--dir", __file__)
     assert code == 2 and "是一个文件" in err
+
+
+@pytest.mark.parametrize("argv, says", [
+    (["labb"], "命令 不能是 'labb'；是不是 lab？"), (["doctor", "--foo"], "不认识的参数：--foo"), (["finetune"], "缺少 --out；用法：bertcourse finetune"),
+    (["finetune", "--out", "m", "--epochs", "0"], "--epochs：应为不小于 1 的整数，不能是 '0'"), (["quiz", "--count"], "--count 后面缺少值"),
+    (["finetune", "--out", "m", "--lang", "fr"], "--lang 不能是 'fr'"),
+])
+def test_bad_input_in_chinese(capsys, monkeypatch, argv, says):
+    monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
+    code, out, err = call(capsys, *argv)
+    assert code == 2 and not out and says in err and len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("shell, check", [("bash", ["bash", "-n"]), ("zsh", ["zsh", "-n"]), ("fish", ["fish", "-n"])])
+def test_completion_is_a_script_of_the_shell(capsys, tmp_path, shell, check):
+    code, out, err = call(capsys, "completion", shell)
+    assert code == 0 and not err and all(word in out for word in ("finetune", "max-length", "distilbert"))
+    script = tmp_path / "script"
+    script.write_text(out, encoding="utf-8")
+    if shutil.which(check[0]):
+        assert subprocess.run([*check, script], capture_output=True, text=True, env=os.environ | {"LC_ALL": "C.UTF-8"}).stderr == ""
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="no bash")
+def test_completion_in_bash(capsys, tmp_path):
+    """What Tab offers after a beginning of a command and of an option."""
+    script = tmp_path / "script"
+    script.write_text(call(capsys, "completion", "bash")[1], encoding="utf-8")
+    ask = f'''source {script}; COMP_WORDS=(bertcourse "$@"); COMP_CWORD=$#; _shtab_bertcourse; echo "${{COMPREPLY[@]}}"'''
+    for words, expected in [(["fine"], "finetune"), (["finetune", "--max-l"], "--max-length"), (["finetune", "--precision", "b"], "bf16")]:
+        done = subprocess.run(["bash", "-c", ask, "bash", *words], capture_output=True, text=True)
+        assert done.stdout.split() == [expected], (words, done)
+
+
+def test_the_module_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "bertcourse", "--version"], capture_output=True, text=True)
+    assert done.stdout == f"bertcourse {__version__}\n"
 
 
 def test_lab_writes_and_says_what_it_did(capsys, tmp_path):

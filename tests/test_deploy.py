@@ -14,10 +14,11 @@ import scripts
 import yaml
 
 from bertcourse import __version__
-from bertcourse.app import serve
 from bertcourse.app.cli import Parser
+from bertcourse.app.serve import configure
 from bertcourse.assets import asset
 from bertcourse.serving.metrics import Metrics
+from bertcourse.serving.settings import TOKEN
 from bertcourse.serving.web import GUARDED
 
 ROOT = Path(__file__).parents[1]
@@ -41,7 +42,7 @@ def lines(word: str) -> list[str]:
 def parsed(*words: str) -> argparse.Namespace:
     "What `bertcourse serve` makes of these words."
     parser = Parser(prog="bertcourse serve")
-    serve.configure(parser)
+    configure(parser)
     return parser.parse_args(list(words))
 
 
@@ -183,7 +184,7 @@ def test_compose_fits_the_image():
     args = parsed("/srv/model", *model["command"])
     assert model["cpus"] == args.workers * args.threads and model["ports"][0].endswith(":8000")
     assert model["read_only"] and model["cap_drop"] == ["ALL"] and int(model["stop_grace_period"].rstrip("s")) > args.timeout + 12
-    assert list(model["environment"]) == [serve.TOKEN]
+    assert list(model["environment"]) == [TOKEN]
     assert mebibytes(model["mem_limit"]) >= LIMITS["FP32"][str(args.workers)]
 
 
@@ -246,7 +247,7 @@ def test_options_and_resources_fit():
     stop = BOX["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert POD["terminationGracePeriodSeconds"] > stop + args.timeout + 10 + 1  # for bodies on their way, and the drain
     assert mebibytes(resources["limits"]["memory"]) >= mebibytes(resources["requests"]["memory"]) >= LIMITS["FP32"][str(args.workers)]
-    assert next(one for one in BOX["env"] if one["name"] == serve.TOKEN)["valueFrom"]["secretKeyRef"]["optional"]
+    assert next(one for one in BOX["env"] if one["name"] == TOKEN)["valueFrom"]["secretKeyRef"]["optional"]
 
 
 def test_who_may_ask():
@@ -262,7 +263,7 @@ def test_prometheus_is_told_where():
     assert notes == {"prometheus.io/scrape": "true", "prometheus.io/port": str(BOX["ports"][0]["containerPort"]), "prometheus.io/path": "/metrics"}
     (monitor,) = [one for one in with_component("monitoring") if one["kind"] == "PodMonitor"]
     (end,) = monitor["spec"]["podMetricsEndpoints"]
-    secret = next(one for one in BOX["env"] if one["name"] == serve.TOKEN)["valueFrom"]["secretKeyRef"]
+    secret = next(one for one in BOX["env"] if one["name"] == TOKEN)["valueFrom"]["secretKeyRef"]
     assert end["authorization"]["credentials"] == {key: secret[key] for key in ("name", "key")}
     assert end["port"] == BOX["ports"][0]["name"] and end["path"] == notes["prometheus.io/path"] and end["path"] in GUARDED
 
@@ -328,3 +329,13 @@ def test_a_pod_may_do_little():
 
 def test_the_files_are_found_by_name():
     assert asset("deploy/Dockerfile").is_file() and asset("deploy/kubernetes").is_dir()
+
+
+# --- several processes --------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name, machines, processes", [("one-machine", 1, 4), ("several-machines", 2, 8)])
+def test_accelerate_reads_the_settings(name, machines, processes):
+    from accelerate.commands.config.config_args import load_config_from_file
+    found = load_config_from_file(str(ROOT / "deploy/accelerate" / f"{name}.yaml"))
+    assert (found.num_machines, found.num_processes, found.distributed_type) == (machines, processes, "MULTI_GPU")
+    assert found.mixed_precision == "no" and found.use_cpu is False

@@ -21,9 +21,9 @@ from transformers import (
 )
 
 from bertcourse import deployment
-from bertcourse.app.predict import open_model
 from bertcourse.deployment import Calibration, export, fuse, mcnemar, operators, opset_of, quantize, verify
 from bertcourse.distillation import interleave
+from bertcourse.models.checkpoint import open_checkpoint
 from bertcourse.runtime import ModelError, Session, pad_arrays
 
 VOCAB, LONGEST = 120, 20
@@ -95,7 +95,7 @@ def test_the_file_names_nothing_of_this_machine(plain):
 ])  # fmt: skip
 def test_every_head_answers_as_before(tmp_path, kind, outputs):
     "The models that `bertcourse export` is tested with, which are exported once."
-    task = open_model(str(services.checkpoint(tmp_path / "checkpoint", kind)))
+    task = open_checkpoint(str(services.checkpoint(tmp_path / "checkpoint", kind)))
     (tmp_path / "onnx").mkdir()
     names = task.task.tokenizer.model_input_names
     path = deployment.export(task.model, tmp_path / "onnx/model.onnx", task.task.max_length, names)

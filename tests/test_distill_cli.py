@@ -22,10 +22,13 @@ from transformers import AutoModelForSequenceClassification
 
 import bertcourse.training
 from bertcourse import distillation
-from bertcourse.app import cli, distill, finetune, messages
-from bertcourse.app.predict import open_model
+from bertcourse.app import cli
 from bertcourse.assets import asset
+from bertcourse.base.messages import wide
 from bertcourse.corpus_tasks import examples
+from bertcourse.jobs import comparison, distilling, finetuning
+from bertcourse.jobs.student import student_rate
+from bertcourse.models.checkpoint import open_checkpoint
 
 DISTILL = commands.Training("distill")
 call, succeed, refused, in_both_languages = DISTILL.call, DISTILL.succeed, DISTILL.refused, DISTILL.in_both_languages
@@ -36,7 +39,7 @@ FAST = ["--steps", "2", "--batch-size", "20", "--precision", "no", "--quiet"]
 
 @pytest.fixture(autouse=True, scope="module")
 def surroundings():
-    with commands.surroundings(), shared.cached_curves(distill, finetune):
+    with commands.surroundings(), shared.cached_curves(distilling, finetuning):
         yield
 
 
@@ -170,7 +173,7 @@ def test_predict_gives_what_was_scored(runs, data, tmp_path, method):
 @pytest.mark.parametrize("method", STUDENTS)
 def test_the_comparison(runs, teachers, data, method):
     out, metrics = runs[method]
-    c, models = metrics["comparison"], {"teacher": open_model(str(teachers["classification"])), "student": open_model(str(out))}
+    c, models = metrics["comparison"], {"teacher": open_checkpoint(str(teachers["classification"])), "student": open_checkpoint(str(out))}
     assert c["metric"] == "accuracy"
     for part in ("dev", "test"):
         assert c[part]["student"] == metrics[part]["accuracy"] and c[part]["teacher"] == metrics["teacher"][part]["accuracy"]
@@ -196,7 +199,7 @@ def test_the_time_is_the_median_of_rounds_side_by_side(monkeypatch):
     monkeypatch.setattr(distillation, "race", lambda models, batch, rounds: asked.append((list(models), rounds)) or times)
     config = transformers.BertConfig(vocab_size=40, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
     teacher, student = (distillation.new_model(config)(AutoModelForSequenceClassification) for _ in range(2))
-    found = distill.costs(teacher, student, {"input_ids": [1, 2, 3]}, bertcourse.training.pad)
+    found = comparison.measure_costs(teacher, student, {"input_ids": [1, 2, 3]}, bertcourse.training.pad)
     assert found["milliseconds"] == {"teacher": statistics.median(times["teacher"]), "student": 0.5, "ratio": 0.25}
     assert asked == [(["teacher", "student"], 15)] and teacher.config._attn_implementation == "sdpa"
 
@@ -206,7 +209,7 @@ def test_the_time_is_the_median_of_rounds_side_by_side(monkeypatch):
     (None, 0.5, None),
 ])
 def test_kept(teacher, student, kept):
-    found = distill.kept(teacher, student)
+    found = comparison.share_kept(teacher, student)
     assert found is None if kept is None else found == pytest.approx(kept)
 
 
@@ -216,7 +219,7 @@ def test_the_card(runs, teachers, data, method):
     text, c = (out / "README.md").read_text(encoding="utf-8"), metrics["comparison"]
     assert text.startswith("---\nlibrary_name: transformers\n") and f"# {method}\n" in text and "![" in text
     assert metrics["command"] in text and all(file["sha256"][:16] in text for file in metrics["files"])
-    score = " | ".join([*(f"{c['test'][who]:.1%}" for who in ("teacher", "student")), distill.percent(c["test"]["kept"])])
+    score = " | ".join([*(f"{c['test'][who]:.1%}" for who in ("teacher", "student")), comparison.format_share(c["test"]["kept"])])
     assert f"| 测试，准确率 / test, accuracy | {score} |" in text
     size = c["parameters"]
     assert f"| 参数 / parameters | {size['teacher']:,} | {size['student']:,} | {size['ratio']:.1%} |" in text
@@ -271,12 +274,12 @@ def test_what_was_understood_is_said(given, tmp_path, monkeypatch):
     monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
     code, out, err = call(*argv, "--out", tmp_path / "zh")
     assert code == 0 and all(map(HAN.search, err.splitlines())) and "模型卡" in out and "学生 ÷ 教师" in out
-    assert len({messages.wide(line) for line in out.splitlines()[1:7]}) == 1
+    assert len({wide(line) for line in out.splitlines()[1:7]}) == 1
 
 
 def test_learning_rate():
-    assert distill.learning_rate(128, False) == 1e-3 and distill.learning_rate(128, True) == 3e-3
-    assert distill.learning_rate(312, True) == pytest.approx(6.9e-4) and distill.learning_rate(768, True) == pytest.approx(1.5e-4)
+    assert student_rate(128, random=False) == 1e-3 and student_rate(128, random=True) == 3e-3
+    assert student_rate(312, random=True) == pytest.approx(6.9e-4) and student_rate(768, random=True) == pytest.approx(1.5e-4)
 
 
 # --- labels and columns -------------------------------------------------------------------------------------------
@@ -292,7 +295,7 @@ def test_the_order_of_the_labels_is_the_teachers(teachers, data, tmp_path):
         assert all(found[name] == before[part][name] for name in found if name != "f1")  # f1 is of the second label, now another
     assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "m").config.id2label == {0: "positive", 1: "negative"}
     rows = [json.loads(line) for line in file_of(data["classification"], "--dev").read_text().splitlines()]
-    said = (found := open_model(str(tmp_path / "m"))).task.predict(found.model, rows)
+    said = (found := open_checkpoint(str(tmp_path / "m"))).task.predict(found.model, rows)
     right = sum(p["label"] == row["label"] for p, row in zip(said, rows, strict=True))
     assert right / 20 == pytest.approx(metrics["dev"]["accuracy"])
 
@@ -332,7 +335,7 @@ def test_all_tasks(given, tmp_path, task, method):
     metrics = succeed(*given[task], "--student", STUDENTS[method], "--method", method, *FAST, "--out", tmp_path / "m")
     assert metrics["task"] == task and metrics["dev"].keys() == TASKS[task][2] | {"loss"} and metrics["test"].keys() == TASKS[task][2]
     assert metrics["teacher"]["test"].keys() == TASKS[task][2]
-    again = open_model(str(tmp_path / "m"))
+    again = open_checkpoint(str(tmp_path / "m"))
     assert again.kind == task and not again.model.newly_initialised
     assert isinstance(again.task.threshold, float) if task == "qa" else metrics["threshold"] is None
 
@@ -341,19 +344,21 @@ def test_all_tasks(given, tmp_path, task, method):
 def test_half_precision(given, tmp_path, task, method):
     metrics = succeed(*given[task][:6], "--student", SMALL, "--method", method, *FAST, "--precision", "bf16", "--out", tmp_path / "m")
     assert metrics["precision"] == "bf16" and math.isfinite(metrics["dev"]["loss"])
-    assert all(weight.dtype == torch.float32 for weight in open_model(str(tmp_path / "m")).model.parameters())
+    assert all(weight.dtype == torch.float32 for weight in open_checkpoint(str(tmp_path / "m")).model.parameters())
 
 
 def captured(monkeypatch, *argv: object, out: Path) -> SimpleNamespace:
     """What a run would train, before it does."""
     seen = SimpleNamespace()
 
-    def train(job, plan, task, student, teacher, data, rows, place, tell, interruption):
-        seen.__dict__.update(job=job, plan=plan, student=student, teacher=teacher, rows=rows, pupils=distill.pupils(job, student, teacher),
-                             cached=distill.cached(job, teacher, rows[:4], tell))
+    def train(spec, plan, folder, reporter):
+        model, teacher = plan.student.model, plan.teacher
+        seen.__dict__.update(plan=plan, student=model, start=plan.student.start, teacher=teacher, rows=plan.inputs,
+                             learners=distilling.make_learners(spec, model, teacher.model),
+                             cached=distilling.add_teacher_logits(spec, teacher, plan.inputs[:4], reporter))
         raise KeyboardInterrupt
     with monkeypatch.context() as patch:
-        patch.setattr(distill, "train", train)
+        patch.setattr(distilling, "train", train)
         code, _, err = call(*argv, "--out", out)
     assert code == 130 and "nothing was written" in err and not out.exists(), err
     return seen
@@ -362,18 +367,18 @@ def captured(monkeypatch, *argv: object, out: Path) -> SimpleNamespace:
 def test_what_each_method_weighs(given, tmp_path, monkeypatch):
     argv = [*given["classification"], "--precision", "no", "--quiet"]
     seen = captured(monkeypatch, *argv, "--student", SMALL, "--method", "kd", "--alpha", 0.7, "--temperature", 3, out=tmp_path / "m")
-    pupil = seen.pupils["distillation"]
-    assert pupil.weights == distillation.Weights(hard=pytest.approx(0.3), soft=0.7) and pupil.temperature == 3
+    learner = seen.learners["distillation"]
+    assert learner.weights == distillation.Weights(hard=pytest.approx(0.3), soft=0.7) and learner.temperature == 3
     assert "teacher_logits" in seen.cached[0] and "labels" in seen.rows[0]
     assert seen.plan.stages == {"distillation": 6} and seen.plan.lr == 3e-3
     seen = captured(monkeypatch, *argv, "--student", STUDENTS["distilbert"], "--method", "distilbert", "--lr", 0.01, out=tmp_path / "m")
-    assert seen.pupils["distillation"].weights == distillation.Weights(hard=0.25, soft=0.625, cosine=0.125)
-    assert seen.pupils["distillation"].temperature == 2 and seen.plan.lr == 0.01 and "teacher_logits" not in seen.cached[0]
+    assert seen.learners["distillation"].weights == distillation.Weights(hard=0.25, soft=0.625, cosine=0.125)
+    assert seen.learners["distillation"].temperature == 2 and seen.plan.lr == 0.01 and "teacher_logits" not in seen.cached[0]
     seen = captured(monkeypatch, *argv, "--student", SMALL, "--method", "tinybert", "--mapping", "top", "--epochs", 2, "--batch-size", 7,
                     out=tmp_path / "m")
-    assert seen.pupils["intermediate"].layers == (3, 4) and seen.pupils["prediction"].temperature == 1
+    assert seen.learners["intermediate"].layers == (3, 4) and seen.learners["prediction"].temperature == 1
     assert seen.plan.stages == {"intermediate": 24, "prediction": 12} and "labels" not in seen.rows[0]
-    assert seen.pupils["intermediate"].student is seen.pupils["prediction"].student
+    assert seen.learners["intermediate"].student is seen.learners["prediction"].student
     assert not seen.teacher.model.training and not any(p.requires_grad for p in seen.teacher.model.parameters())
 
 
@@ -393,8 +398,8 @@ def test_other_families(given, tmp_path, monkeypatch, family):
                     "--student", json.dumps({"model_type": family, "num_hidden_layers": 1}), out=tmp_path / "m")
     assert seen.student.config.max_position_embeddings == 128 + (family == "roberta") and seen.student.config.hidden_size == 128
     batch = seen.teacher.task.collate([row | {"input_ids": [5] * 128, "token_type_ids": [0] * 128} for row in seen.rows[:1]])
-    for pupil in seen.pupils.values():
-        assert torch.isfinite(pupil(**batch).loss)
+    for learner in seen.learners.values():
+        assert torch.isfinite(learner(**batch).loss)
 
 
 def test_layers_that_the_student_starts_from(given, tmp_path, monkeypatch):
@@ -402,16 +407,16 @@ def test_layers_that_the_student_starts_from(given, tmp_path, monkeypatch):
     two = '{"num_hidden_layers": 2}'
     seen = captured(monkeypatch, *argv, "--method", "kd", "--student", two, "--init-layers", "1,4", out=tmp_path / "m")
     ours, theirs = seen.student.state_dict(), seen.teacher.model.state_dict()
-    assert seen.plan.layers == (1, 4) and seen.plan.copied == (len(ours), len(ours)) and not seen.plan.random and seen.plan.lr == 1e-3
+    assert seen.start.layers == (1, 4) and seen.start.copied == (len(ours), len(ours)) and not seen.start.random and seen.plan.lr == 1e-3
     for name, weight in ours.items():
         assert torch.equal(weight, theirs[name.replace("layer.1.", "layer.3.")]), name
     seen = captured(monkeypatch, *argv, "--method", "distilbert", "--student", STUDENTS["distilbert"], out=tmp_path / "m")
-    assert seen.plan.layers == (2, 4)  # evenly spread, unasked
+    assert seen.start.layers == (2, 4)  # evenly spread, unasked
     query = seen.student.distilbert.transformer.layer[0].attention.q_lin.weight
     assert torch.equal(query, theirs["bert.encoder.layer.1.attention.self.query.weight"])
     for more in (["--init-layers", "none"], ["--student", '{"model_type": "distilbert", "num_hidden_layers": 3}']):
         seen = captured(monkeypatch, *argv, "--method", "distilbert", "--student", STUDENTS["distilbert"], *more, out=tmp_path / "m")
-        assert seen.plan.layers == () and seen.plan.random and seen.plan.lr == 3e-3
+        assert seen.start.layers == () and seen.start.random and seen.plan.lr == 3e-3
     first = captured(monkeypatch, *argv, "--method", "kd", "--student", SMALL, out=tmp_path / "m").student.state_dict()
     second = captured(monkeypatch, *argv, "--method", "kd", "--student", SMALL, out=tmp_path / "m").student.state_dict()
     assert all(torch.equal(weight, second[name]) for name, weight in first.items())
@@ -422,12 +427,12 @@ def test_a_checkpoint_to_start_from(given, runs, tmp_path, monkeypatch):
     argv = [*given["classification"], "--quiet", "--method", "distilbert"]
     same = captured(monkeypatch, *argv, "--student", runs["distilbert"][0], out=tmp_path / "m")
     before = AutoModelForSequenceClassification.from_pretrained(runs["distilbert"][0]).state_dict()
-    assert all(torch.equal(weight, before[name]) for name, weight in same.student.state_dict().items()) and not same.plan.layers
-    assert same.plan.beginning[0] == "goes on from its checkpoint" and same.plan.lr == 1e-3
+    assert all(torch.equal(weight, before[name]) for name, weight in same.student.state_dict().items()) and not same.start.layers
+    assert same.start.en == "goes on from its checkpoint" and same.plan.lr == 1e-3
     (folder := tmp_path / "general").mkdir()  # as a general distillation leaves it
     transformers.AutoModel.from_pretrained(runs["distilbert"][0]).save_pretrained(folder)
     new = captured(monkeypatch, *argv, "--student", folder, out=tmp_path / "m")
-    assert "with a new head" in new.plan.beginning[0]
+    assert "with a new head" in new.start.en
     assert all(torch.equal(weight, before[name]) == name.startswith("distilbert.") for name, weight in new.student.state_dict().items()
                if weight.ndim == 2)
 
@@ -439,7 +444,7 @@ def test_a_configuration_from_a_file(given, teachers, tmp_path, monkeypatch):
         "transformers_version": "4.0"}))
     student = captured(monkeypatch, *given["classification"], "--quiet", "--method", "kd", "--student",
                        tmp_path / "small.json", out=tmp_path / "m").student
-    theirs = open_model(str(teachers["classification"])).model.config.to_dict()
+    theirs = open_checkpoint(str(teachers["classification"])).model.config.to_dict()
     ours = student.config.to_dict()
     assert {name for name in theirs if theirs[name] != ours[name]} <= {"num_hidden_layers", "hidden_dropout_prob", "architectures", "dtype",
                                                                      "_name_or_path"}
@@ -456,7 +461,7 @@ def test_patience_keeps_the_best(given, tmp_path):
 
 def test_distilling_brings_the_student_to_the_teacher(teachers, data, tmp_path):
     """It learns what the teacher says, not what is right."""
-    teacher = open_model(str(teachers["classification"]))
+    teacher = open_checkpoint(str(teachers["classification"]))
     rows = [json.loads(line) for line in file_of(data["classification"], "--train").read_text().splitlines()]
     said = [p["label"] for p in teacher.task.predict(teacher.model, rows)]
     (tmp_path / "t.jsonl").write_text("".join(json.dumps({"sentence": r["sentence"], "label": r["label"]}) + "\n" for r in rows))
@@ -503,7 +508,7 @@ def test_augmented_rows_of_words(given, tmp_path, monkeypatch):
     seen = captured(monkeypatch, *given["ner"], "--student", SMALL, "--quiet", "--method", "tinybert", "--augmented",
                     tmp_path / "more.jsonl", out=tmp_path / "m")
     assert len(seen.rows) == 46 and {label for row in seen.rows for label in row["labels"]} == {0, -100}
-    assert torch.isfinite(seen.pupils["prediction"](**seen.teacher.task.collate(seen.rows[36:44])).loss)
+    assert torch.isfinite(seen.learners["prediction"](**seen.teacher.task.collate(seen.rows[36:44])).loss)
 
 
 # --- what is refused ----------------------------------------------------------------------------------------------
@@ -633,8 +638,6 @@ def test_folders_that_are_refused(given, runs, teachers, data, tmp_path, monkeyp
     refused("is not empty", *argv, teachers["classification"], "--resume")  # of `bertcourse finetune`
     code, _, err = FINETUNE.call("--task", "classification", *data["classification"], "--model", "tiny", "--out", runs["kd"][0], "--resume")
     assert code == 2 and "is not empty" in err
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    in_both_languages(monkeypatch, "one process", *argv, tmp_path / "m", left=tmp_path / "m")
 
 
 def test_divergence_leaves_nothing_and_advises(given, tmp_path, monkeypatch):
@@ -742,7 +745,7 @@ def test_a_teacher_that_changed_before_the_resumption(given, teachers, tmp_path,
 def test_ctrl_c_before_training(given, tmp_path, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
-    monkeypatch.setattr(distill, "get_ready", stop)
+    monkeypatch.setattr(distilling, "make_student", stop)
     code, _, err = call(*long(given, "kd"), "--out", tmp_path / "new" / "m")
     assert code == 130 and "nothing was written" in err and not (tmp_path / "new").exists()
 
@@ -752,7 +755,7 @@ def test_a_full_disk_at_the_end(given, tmp_path, monkeypatch, uninterrupted):
     def full(*_):
         raise OSError(28, "No space left on device", "README.md")
     with monkeypatch.context() as patch:
-        patch.setattr(finetune, "example_of", full)
+        patch.setattr(distilling, "shell_example", full)
         refused("No space left on device; ", *long(given, "tinybert"), "--out", tmp_path / "m")
     assert {path.name for path in (tmp_path / "m").iterdir()} == {"unfinished"}
     succeed("--out", tmp_path / "m", "--resume", "--quiet")

@@ -7,7 +7,7 @@ import pytest
 
 from bertcourse.base.text import HAN, MARKS, compose, is_chinese
 from bertcourse.corpus import load_tokenizer
-from bertcourse.serving.answers import cut
+from bertcourse.models.answers import cut
 from bertcourse.tasks import UNPLACED, Answering, Tagging, bio_tags
 
 LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")

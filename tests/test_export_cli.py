@@ -14,11 +14,12 @@ import torch
 import transformers
 from test_finetune import TASKS, text_of
 
-from bertcourse import deployment, runtime
-from bertcourse.app import bench, export
-from bertcourse.app import exported as exported_app
+from bertcourse import deployment, jobs, runtime
+from bertcourse.base.errors import UserError
 from bertcourse.base.machine import Processor
 from bertcourse.corpus_tasks import examples
+from bertcourse.jobs import benchmarking, exporting
+from bertcourse.models import kinds, load
 
 EXPORT, BENCH = commands.Training("export"), commands.Training("bench")
 call, succeed, refused, in_both_languages = EXPORT.call, EXPORT.succeed, EXPORT.refused, EXPORT.in_both_languages
@@ -216,7 +217,7 @@ def test_weights_in_7_bits(models, data, tmp_path, method):
     (ZEN4, ("--int8", "dynamic"), False),
 ])  # fmt: skip
 def test_a_processor_that_overflows_is_named(models, data, tmp_path, monkeypatch, found, options, warns):
-    monkeypatch.setattr(export, "processor", lambda: found)
+    monkeypatch.setattr(exporting, "processor", lambda: found)
     code, _, err = call(models["ner"], "--out", tmp_path / "out", *options)
     assert code == 0 and ("warning: a Xeon (Skylake-SP) has no VNNI" in err) == warns, err
     about = json.loads((tmp_path / "out/bertcourse.json").read_text())
@@ -229,9 +230,9 @@ def test_a_processor_that_overflows_is_named(models, data, tmp_path, monkeypatch
 
 
 def test_what_helps_a_model_that_loses_too_much(models, data, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "drop", lambda dev: 9.0)
+    monkeypatch.setattr(exporting, "points_lost", lambda dev: 9.0)
     for found, hint in ((SKYLAKE, "try --reduce-range, or FP32"), (ZEN4, "try --int8 static, or FP32")):
-        monkeypatch.setattr(export, "processor", lambda found=found: found)
+        monkeypatch.setattr(exporting, "processor", lambda found=found: found)
         refused(hint, models["ner"], "--out", tmp_path / "out", "--int8", "dynamic", "--dev", data["ner"], "--max-drop", 1, left=tmp_path / "out")
 
 
@@ -263,7 +264,7 @@ def test_a_full_disk_is_one_sentence(models, tmp_path, monkeypatch):
     def full(*args, **kw):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(export, "write_json", full)
+    monkeypatch.setattr(exporting, "write_json", full)
     refused("No space left", models["classification"], "--out", tmp_path / "out", left=tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
@@ -346,7 +347,7 @@ def test_runtime_is_for_exported_models(models):
 @pytest.fixture
 def short_samples(monkeypatch):
     "How long a sample takes is not what is tested."
-    monkeypatch.setattr(bench, "SAMPLE", 1e-3)
+    monkeypatch.setattr(benchmarking, "SAMPLE", 1e-3)
 
 
 @pytest.mark.usefixtures("short_samples")
@@ -393,4 +394,35 @@ def test_bench_refuses_models_that_cannot_be_compared(models, exported, data, mo
 
 
 def test_the_command_knows_the_library_s_runtimes():
-    assert exported_app.RUNTIMES == tuple(runtime.RUNTIMES)
+    assert kinds.RUNTIMES == tuple(runtime.RUNTIMES)
+
+
+# --- the functions ------------------------------------------------------------------------------------------------
+
+@pytest.mark.usefixtures("short_samples")
+def test_functions_take_rows_in_memory(models, tmp_path, capsys):
+    rows = [{"sentence": row["sentence"], "label": services.CLASSES[row["label"]]} for row in examples("sentiment", 24, split="validation")]
+    done = jobs.export(models["classification"], out=tmp_path / "out", int8="static", calibrate=rows, dev=rows, quiet=True)
+    assert done.folder == tmp_path / "out" and str(done).startswith(f"{tmp_path / 'out'}: BertForSequenceClassification, INT8 static")
+    about = json.loads((tmp_path / "out/bertcourse.json").read_text(encoding="utf-8"))
+    assert done.report["about"] == about and about["dev"]["rows"] == about["quantisation"]["calibration"]["rows"] == 24
+    assert done.load().predict("a good film")["label"] in services.CLASSES
+    found = jobs.bench(tmp_path / "out", lengths=[4], batches=(1,), dev=rows, quiet=True)
+    assert found["dev"]["models"][0]["scores"] == about["dev"]["after"] and [row["ratio"] for row in found["results"]] == [1.0]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_functions_refuse_in_the_command_s_words(models, exported, tmp_path):
+    with pytest.raises(UserError, match="^--int8 must be one of dynamic, static, not 'fp4'$"):
+        jobs.export(models["ner"], out=tmp_path / "out", int8="fp4")
+    with pytest.raises(UserError, match="^--runtimes knows no runtime 'tensorrt'"):
+        jobs.bench([exported["fp32"]], runtimes=["tensorrt"])
+    with pytest.raises(UserError, match="given twice"):
+        jobs.bench([exported["fp32"], str(exported["fp32"])])
+
+
+def test_a_bare_graph_is_no_exported_model(exported, tmp_path):
+    "Such as `bertcourse.deployment.export` writes."
+    shutil.copyfile(exported["fp32"] / "model.onnx", tmp_path / "model.onnx")
+    with pytest.raises(UserError, match="export the model again with `bertcourse export`, which writes it"):
+        load(str(tmp_path))

@@ -20,10 +20,10 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from bertcourse import runtime
-from bertcourse.app import serve
 from bertcourse.base.display import json_of, printable
+from bertcourse.jobs import serving
+from bertcourse.models.exported import ExportedModel
 from bertcourse.runtime import ModelError
-from bertcourse.serving.predictor import Predictor
 from bertcourse.serving.settings import Settings
 from bertcourse.serving.web import Service
 
@@ -56,7 +56,7 @@ def edited(folder: Path, to: Path, changes: dict) -> Path:
 
 def refused_by_all(folder: Path, says: str, monkeypatch) -> None:
     "By serve, predict and bench, in one sentence, with exit code 2."
-    monkeypatch.setattr(serve, "greet", lambda *given: pytest.fail("it said that it is served"))
+    monkeypatch.setattr(serving, "greet", lambda *given: pytest.fail("it said that it is served"))
     for argv in (["serve", folder, "--port", "0", "--workers", "1"], ["serve", folder, "--port", "0", "--workers", "2"], ["predict", folder],
                  ["bench", folder, "--quiet"]):
         code, out, err = commands.run(*argv, stdin='{"sentence1": "a", "sentence2": "b"}\n')
@@ -85,7 +85,7 @@ ODD = [
 @pytest.mark.parametrize(("changes", "says"), ODD, ids=lambda value: json.dumps(value) if isinstance(value, dict) else "")
 def test_an_odd_entry_is_one_sentence(models, tmp_path, changes, says):
     with pytest.raises(ModelError) as found:
-        Predictor(edited(models["pairs"], tmp_path / "model", changes))
+        ExportedModel(edited(models["pairs"], tmp_path / "model", changes))
     assert says in found.value.en and found.value.en.isprintable() and commands.HAN.search(found.value.zh)
 
 
@@ -99,13 +99,13 @@ def test_a_description_that_is_none_is_one_sentence(models, tmp_path, content):
     folder = shutil.copytree(models["pairs"], tmp_path / "model")
     (folder / "bertcourse.json").write_bytes(content)
     with pytest.raises(ModelError, match="missing or broken"):
-        Predictor(folder)
+        ExportedModel(folder)
 
 
 def test_an_editor_may_add_a_byte_order_mark(models, tmp_path):
     folder = shutil.copytree(models["pairs"], tmp_path / "model")
     (folder / "bertcourse.json").write_bytes(b"\xef\xbb\xbf" + (folder / "bertcourse.json").read_bytes())
-    assert Predictor(folder).predict([services.ASKED["pairs"]])
+    assert ExportedModel(folder).answer([services.ASKED["pairs"]])
 
 
 def test_a_folder_of_an_earlier_version_is_still_read(models, tmp_path):
@@ -113,7 +113,7 @@ def test_a_folder_of_an_earlier_version_is_still_read(models, tmp_path):
     assert set(about.pop("files")) == {"config.json", "tokenizer.json", "tokenizer_config.json"}
     folder = shutil.copytree(models["pairs"], tmp_path / "model")
     write(folder, about)
-    assert Predictor(folder).predict([services.ASKED["pairs"]])
+    assert ExportedModel(folder).answer([services.ASKED["pairs"]])
 
 
 # --- files --------------------------------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ def test_weights_outside_of_the_model_need_a_check_sum(models, tmp_path, monkeyp
     about = read(folder)
     write(folder, about | {"files": about["files"] | {"weights.bin": hashlib.sha256((folder / "weights.bin").read_bytes()).hexdigest()}})
     asked = [services.ASKED["pairs"]]
-    assert services.numbers(Predictor(folder).predict(asked)) == pytest.approx(services.numbers(Predictor(models["pairs"]).predict(asked)), abs=1e-5)
+    assert services.numbers(ExportedModel(folder).answer(asked)) == pytest.approx(services.numbers(ExportedModel(models["pairs"]).answer(asked)), abs=1e-5)
     content = bytearray((folder / "weights.bin").read_bytes())
     content[::997] = bytes(len(content[::997]))
     (folder / "weights.bin").write_bytes(content)  # swapped
@@ -179,7 +179,7 @@ def test_a_pipe_or_a_device_is_not_waited_for(models, tmp_path, name, known):
         with contextlib.suppress(OSError):
             (folder / name).unlink()
         make(folder / name)
-        code = f"from bertcourse.serving.predictor import Predictor\nPredictor({str(folder)!r})"
+        code = f"from bertcourse.models.exported import ExportedModel\nExportedModel({str(folder)!r})"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
         assert "ModelError" in done.stderr.splitlines()[-1] and name in done.stderr.splitlines()[-1], done.stderr
 
@@ -194,7 +194,7 @@ NAMES = {"bertcourse.json": [*runtime._RULES], "tokenizer_config.json": ["model_
 CHANGES = st.sampled_from(sorted(NAMES)).flatmap(lambda file: st.tuples(st.just(file), st.dictionaries(st.sampled_from(NAMES[file]), VALUES, min_size=1, max_size=2)))
 
 
-async def works(predictor: Predictor, asked: dict) -> None:
+async def works(predictor: ExportedModel, asked: dict) -> None:
     "Does a service with this model answer at every path?"
     service = Service(Settings(str(predictor.folder)), predictor)
     await service.batcher.start()
@@ -226,7 +226,7 @@ def test_any_edit_is_one_sentence_or_a_service_that_works(models, tmp_path, kind
             write(folder, plain if name == "bertcourse.json" else read(source, name), name)
         write(folder, read(folder, file) | values, file)
         try:
-            predictor = Predictor(folder)
+            predictor = ExportedModel(folder)
         except ModelError as error:
             assert "\n" not in error.en and "\n" not in error.zh
             code, out, err = commands.run("predict", folder, stdin="a line\n")

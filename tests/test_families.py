@@ -14,12 +14,13 @@ import pytest
 from checkpoints import FAMILIES
 
 from bertcourse import profiles
-from bertcourse.app import distill, finetune
-from bertcourse.app.messages import UserError
-from bertcourse.app.predict import open_model
+from bertcourse.base.errors import UserError
 from bertcourse.distillation import check_scores
-from bertcourse.serving.predictor import Predictor
-from bertcourse.serving.tokenizer import Tokenizer
+from bertcourse.jobs.setup import choose_precision
+from bertcourse.jobs.student import check_method, configuration, settings_of_family
+from bertcourse.models.checkpoint import open_checkpoint
+from bertcourse.models.exported import ExportedModel
+from bertcourse.models.tokenizer import Tokenizer
 from bertcourse.tasks import TASK_TYPES, Answering, Tagging, TaskError, for_words
 
 TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
@@ -59,7 +60,7 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_answers_in_every_task(folder, tmp_path, family, task):
     kind, labels = KINDS[task]
-    predictor = open_model(str(folder(family, kind, labels)))
+    predictor = open_checkpoint(str(folder(family, kind, labels)))
     rows = ROWS[task]
     if task == "qa":
         predictor.task.threshold = -np.inf  # random weights may find that there is no answer
@@ -173,12 +174,12 @@ def test_a_blank_is_no_answer(folder, family):
 
 @pytest.mark.parametrize("family", BYTE_LEVEL)
 def test_a_question_of_few_characters_and_many_bytes_is_too_long(folder, tmp_path, family):
-    open_model(str(folder(family, "qa"))).task.tokenizer.save_pretrained(tmp_path)
+    open_checkpoint(str(folder(family, "qa"))).task.tokenizer.save_pretrained(tmp_path)
     task = Answering(Tokenizer(tmp_path), max_length=32)
     about = SimpleNamespace(task="qa", max_length=32)
     service = SimpleNamespace(tokenizer=task.tokenizer, task=task, about=about)
-    assert Predictor.too_long(service, {"question": "你们都好吗？谢谢", "context": "Anna"}, [])
-    assert not Predictor.too_long(service, {"question": "Who?", "context": "Anna"}, [])
+    assert ExportedModel.too_long(service, {"question": "你们都好吗？谢谢", "context": "Anna"}, [])
+    assert not ExportedModel.too_long(service, {"question": "Who?", "context": "Anna"}, [])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -195,7 +196,7 @@ def test_a_long_question_leaves_room_for_the_passage(folder, family, longest):
 # --- segments, sizes, what is refused -----------------------------------------------------------------------------
 
 def test_albert_is_told_which_text_is_which(folder):
-    predictor = open_model(str(folder("albert", "classification", ("no", "yes"))))
+    predictor = open_checkpoint(str(folder("albert", "classification", ("no", "yes"))))
     row, = predictor.task.encode(ROWS["pairs"], labelled=False)
     assert set(row["token_type_ids"]) == {0, 1}
 
@@ -230,21 +231,20 @@ def test_a_tokenizer_that_knows_no_places_is_refused(task):
 
 def test_students_of_new_families():
     deberta, modernbert = (checkpoints.configuration(family, 60) for family in ("deberta-v2", "modernbert"))
-    assert distill.like(deberta, "bert")["type_vocab_size"] == 2, "it takes segments, and has none itself"
-    assert distill.like(checkpoints.configuration("xlm-roberta", 60), "bert")["max_position_embeddings"] == checkpoints.POSITIONS
-    small = distill.configuration({"num_hidden_layers": 1}, modernbert)
+    assert settings_of_family(deberta, "bert")["type_vocab_size"] == 2, "it takes segments, and has none itself"
+    assert settings_of_family(checkpoints.configuration("xlm-roberta", 60), "bert")["max_position_embeddings"] == checkpoints.POSITIONS
+    small = configuration({"num_hidden_layers": 1}, modernbert)
     assert small.num_hidden_layers == 1 and small.layer_types == modernbert.layer_types[:1]
-    assert len(distill.configuration({"num_hidden_layers": 5}, modernbert).layer_types) == 5
-    assert not hasattr(distill.configuration({"num_hidden_layers": 1}, checkpoints.configuration("bert", 60)), "layer_types")
+    assert len(configuration({"num_hidden_layers": 5}, modernbert).layer_types) == 5
+    assert not hasattr(configuration({"num_hidden_layers": 1}, checkpoints.configuration("bert", 60)), "layer_types")
 
 
 @pytest.mark.parametrize("method, instead", [("tinybert", "take --method kd"), ("general", "give another teacher")])
 def test_scores_that_nobody_sees_are_not_compared(method, instead):
     bert, deberta = (checkpoints.configuration(family, 60) for family in ("bert", "deberta"))
-    job = SimpleNamespace(method=method, settings={"mapping": "uniform"})
     for student, teacher in ((bert, deberta), (deberta, bert)):
         with pytest.raises(UserError, match=f"compares attention scores, which deberta does not show: {instead}"):
-            distill.check_method(job, student, teacher)
+            check_method(method, "uniform", student, teacher)
         with pytest.raises(ValueError, match="the attention scores of deberta cannot be compared"):
             check_scores(student, teacher)
     check_scores(bert, checkpoints.configuration("modernbert", 60))
@@ -252,10 +252,10 @@ def test_scores_that_nobody_sees_are_not_compared(method, instead):
 
 def test_deberta_does_not_compute_in_bf16():
     deberta, newer = (checkpoints.configuration(family, 60) for family in ("deberta", "deberta-v2"))
-    assert finetune.choose_precision("auto", deberta) == finetune.choose_precision("no", deberta) == "no"
-    assert finetune.choose_precision("bf16", newer) == "bf16"
+    assert choose_precision("auto", deberta) == choose_precision("no", deberta) == "no"
+    assert choose_precision("bf16", newer) == "bf16"
     with pytest.raises(UserError, match="deberta cannot compute in it"):
-        finetune.choose_precision("bf16", newer, deberta)
+        choose_precision("bf16", newer, deberta)
 
 
 def test_other_families_are_refused_by_name(tmp_path):

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bertcourse.app.messages import UserError
+from bertcourse.base.messages import UserError
 from bertcourse.files import SPLITS, TASKS, FileError, as_dataset, dataset, read, read_all, stream
 
 

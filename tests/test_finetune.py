@@ -22,9 +22,14 @@ from commands import HAN, weights
 from datasets import Dataset
 
 import bertcourse.training
-from bertcourse.app import cli, finetune, pretrain
+from bertcourse.app import cli
 from bertcourse.assets import asset
 from bertcourse.corpus_tasks import TOY_TASKS, dataset, examples
+from bertcourse.jobs import finetuning
+from bertcourse.jobs import folder as run_folder
+from bertcourse.jobs.data import hold_out
+from bertcourse.jobs.reporter import format_score
+from bertcourse.jobs.setup import learning_rate
 
 FILES = {"README.md", "bertcourse.json", "config.json", "curves.png", "history.jsonl", "metrics.json", "model.safetensors",
          "tokenizer.json", "tokenizer_config.json"}
@@ -42,7 +47,7 @@ call, succeed, refused, in_both_languages = FINETUNE.call, FINETUNE.succeed, FIN
 
 @pytest.fixture(autouse=True, scope="module")
 def surroundings():
-    with commands.surroundings(), shared.cached_curves(finetune):
+    with commands.surroundings(), shared.cached_curves(finetuning):
         yield
 
 
@@ -157,7 +162,7 @@ def test_the_card(runs, data, task):
     assert all(f"`{label}`" in card for label in metrics["labels"]) and "train 40, dev 24, test 24" in card
     assert "bertcourse predict " + out.name in card and not re.search(r"\bnan\b|None", card)
     name = next(iter(TASKS[task][2]))
-    assert finetune.value_of(name, metrics["dev"][name]) in card
+    assert format_score(name, metrics["dev"][name]) in card
     for path in out.iterdir():  # no folder of this machine is told
         for folder in (out.parent, file_of(data[task], "--train").parent):
             assert str(folder).encode() not in path.read_bytes(), path.name
@@ -286,8 +291,8 @@ def test_names_that_are_not_utf8(data, tmp_path, monkeypatch):
     in_both_languages(monkeypatch, "ѵ\ufffd\ufffd/m is not UTF-8 at byte", *argv, "--out", folder / "m")
     (tmp_path / "m").rename(folder / "m")
     in_both_languages(monkeypatch, "ѵ\ufffd\ufffd/m is not UTF-8 at byte", *argv[:4], "--model", folder / "m", *FAST[2:], "--out", tmp_path / "n")
-    job = finetune.Job("classification", "tiny", {}, {"train": str(file)}, [], "")
-    job.write(tmp_path / "run.json")
+    spec = finetuning.FinetuneSpec(task="classification", model="tiny", settings={}, paths={"train": str(file)}, command="")
+    spec.write(tmp_path)
     assert Path(json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))["paths"]["train"]).is_file()
 
 
@@ -308,12 +313,12 @@ def test_a_name_that_may_mean_two_models_is_refused(data, tmp_path, monkeypatch)
 
 def test_questions_about_a_passage_stay_together():
     train = Dataset.from_dict({"context": [f"passage {i // 5}" for i in range(50)], "question": [str(i) for i in range(50)]})
-    parts = finetune.hold_out(train, 0, "f")
+    parts = hold_out(train, 0, "f")
     assert len(parts["dev"]) == 5 and len(parts["train"]) == 45 and not {*parts["dev"]["context"]} & {*parts["train"]["context"]}
-    assert finetune.hold_out(train, 0, "f")["dev"][:] == parts["dev"][:] != finetune.hold_out(train, 2, "f")["dev"][:]
+    assert hold_out(train, 0, "f")["dev"][:] == parts["dev"][:] != hold_out(train, 2, "f")["dev"][:]
     for n in (2, 3, 9, 11, 26, 100):
         rows = Dataset.from_dict({"sentence": [str(i) for i in range(n)]})
-        parts = finetune.hold_out(rows, 3, "f")
+        parts = hold_out(rows, 3, "f")
         assert sorted([*parts["dev"]["sentence"], *parts["train"]["sentence"]], key=int) == rows["sentence"][:]
         assert len(parts["dev"]) == max(1, round(n / 10))
 
@@ -323,19 +328,19 @@ def test_every_class_gives_its_share():
     labels = [label for label, n in counts.items() for _ in range(n)]
     rows = Dataset.from_dict({"sentence": [str(i) for i in range(len(labels))], "label": labels})
     for seed in range(5):
-        held = Counter(finetune.hold_out(rows, seed, "f")["dev"]["label"])
+        held = Counter(hold_out(rows, seed, "f")["dev"]["label"])
         assert held.total() == 100 and held[3] == 0 and all(abs(held[label] - n / 10) <= 1 for label, n in counts.items()), held
     numbers = Dataset.from_dict({"sentence": [str(i) for i in range(1000)], "label": [i / 100 for i in range(1000)]})
-    held = finetune.hold_out(numbers, 0, "f")["dev"]["label"]
+    held = hold_out(numbers, 0, "f")["dev"]["label"]
     assert all(9 <= sum(low <= label < low + 1 for label in held) <= 11 for low in range(10))
 
 
 def test_the_same_input_is_never_on_both_sides():
     rows = Dataset.from_dict({"sentence1": [str(i % 20) for i in range(200)], "sentence2": ["x"] * 200, "label": [i % 2 for i in range(200)]})
-    parts = finetune.hold_out(rows, 0, "f")
+    parts = hold_out(rows, 0, "f")
     assert len(parts["dev"]) == 20 and not {*parts["dev"]["sentence1"]} & {*parts["train"]["sentence1"]}
     words = Dataset.from_dict({"tokens": [[str(i % 20)] for i in range(200)], "ner_tags": [[0]] * 200})
-    parts = finetune.hold_out(words, 0, "f")
+    parts = hold_out(words, 0, "f")
     assert not {*map(tuple, parts["dev"]["tokens"])} & {*map(tuple, parts["train"]["tokens"])}
 
 
@@ -349,7 +354,7 @@ def test_chinese_is_noticed(tmp_path):
 # --- settings -----------------------------------------------------------------------------------------------------
 
 def test_learning_rate_by_width():
-    assert [finetune.learning_rate(width) for width in (64, 128, 312, 768, 1024, 4096)] == [1e-3, 1e-3, 2.3e-4, 5e-5, 3.1e-5, 2e-5]
+    assert [learning_rate(width) for width in (64, 128, 312, 768, 1024, 4096)] == [1e-3, 1e-3, 2.3e-4, 5e-5, 3.1e-5, 2e-5]
 
 
 @pytest.mark.parametrize("more", [["--llrd", 0.5], ["--reinit", 2], ["--adversarial", "fgm"], ["--adversarial", "pgd"],
@@ -508,13 +513,8 @@ def test_folders_that_are_refused(data, tmp_path, monkeypatch):
     for out, says in [("full", "is not empty"), ("file", "is a file"), ("file/m", "is a file, no folder can be made in it")]:
         in_both_languages(monkeypatch, says, *argv, tmp_path / out)
     refused("is not empty", *argv, asset("tiny-bert"), "--resume")  # of `bertcourse pretrain`
-    monkeypatch.setattr(pretrain.os, "access", lambda *_: False)
+    monkeypatch.setattr(run_folder.os, "access", lambda *_: False)
     in_both_languages(monkeypatch, "cannot be written to", *argv, tmp_path / "new", left=tmp_path / "new")
-
-
-def test_several_processes(data, tmp_path, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    in_both_languages(monkeypatch, "one process", *data["pairs"], *FAST, "--out", tmp_path / "m", left=tmp_path / "m")
 
 
 def test_divergence_leaves_nothing_and_advises(data, tmp_path, monkeypatch):
@@ -670,7 +670,7 @@ def test_termination_at_once_where_no_step_is_done(data, tmp_path, monkeypatch, 
         if moment == "reading":
             patch.setattr("bertcourse.files.read_all", stop_at(1, None))
         elif moment == "the test set":
-            patch.setattr(finetune, "evaluate", stop_at(1, None))
+            patch.setattr(finetuning, "score_kept_weights", stop_at(1, None))
         else:
             patch.setattr(bertcourse.training, "_evaluate", stop_at(1 if "first" in moment else 2, bertcourse.training._evaluate))
         code, _, err = call(*data["pairs"], *LONG, "--out", out)
@@ -685,6 +685,6 @@ def test_termination_at_once_where_no_step_is_done(data, tmp_path, monkeypatch, 
 def test_ctrl_c_before_training(data, tmp_path, monkeypatch):
     def stop(*_):
         signal.raise_signal(signal.SIGINT)
-    monkeypatch.setattr(finetune, "get_ready", stop)
+    monkeypatch.setattr(finetuning, "prepare", stop)
     code, _, err = call(*data["pairs"], *LONG, "--out", tmp_path / "new" / "m")
     assert code == 130 and "nothing was written" in err and not (tmp_path / "new").exists()

@@ -11,11 +11,12 @@ from commands import run
 from datasets import Dataset
 
 from bertcourse import deployment, files
-from bertcourse.app import bench, labels
-from bertcourse.app.export import right
-from bertcourse.app.messages import UserError
-from bertcourse.app.predict import open_model
-from bertcourse.serving.predictor import Predictor
+from bertcourse.base.errors import UserError
+from bertcourse.jobs import benchmarking
+from bertcourse.jobs.exporting import are_right
+from bertcourse.models import labels
+from bertcourse.models.checkpoint import open_checkpoint
+from bertcourse.models.exported import ExportedModel
 from bertcourse.tasks import Tagging, bio_tags, in_scheme, spans
 from bertcourse.tinybert import teacher_labels
 
@@ -118,7 +119,7 @@ def test_a_service_tells_the_label_of_every_word(folder, traced, tmp_path):
     name = "vblagoje/bert-english-uncased-finetuned-pos"
     assert run("export", folder(name), "--out", tmp_path / "out", "--quiet")[0] == 0
     text = "Anna Bell  lives in Paris."
-    answer, = Predictor(tmp_path / "out").predict([{"text": text}])
+    answer, = ExportedModel(tmp_path / "out").answer([{"text": text}])
     told = json.loads(run("predict", folder(name), stdin=text + "\n")[1])
     assert [span["label"] for span in answer["spans"]] == told["tags"] and told["spans"] == []
     assert [text[span["start"]:span["end"]] for span in answer["spans"]] == ["Anna", "Bell", "lives", "in", "Paris", "."]
@@ -157,10 +158,10 @@ def test_rows_are_scored_by_entities_whatever_the_scheme(folder, traced, tmp_pat
     assert "6 entities (GPE: 3, PERSON: 3)" in run("export", source, "--out", tmp_path / "again", "--dev", tmp_path / "dev.conll")[2]
     dev = json.loads(out)["dev"]
     assert dev["rows"] == 6 and dev["agree"] == 1 and dev["became_wrong"] == dev["became_right"] == 0
-    task = Tagging(open_model(str(source)).task.tokenizer, PUBLISHED["ckiplab/bert-base-chinese-ner"][1])
+    task = Tagging(open_checkpoint(str(source)).task.tokenizer, PUBLISHED["ckiplab/bert-base-chinese-ner"][1])
     tags = in_scheme(["B-PERSON", "I-PERSON", "O", "O", "B-GPE"], task.labels)
     rows = Dataset.from_dict({"ner_tags": [[task.labels.index(tag) for tag in tags]]})
-    assert right(task, rows, [{"tags": ["B-PERSON", "I-PERSON", "O", "O", "B-GPE"]}]) == [True]
+    assert are_right(task, rows, [{"tags": ["B-PERSON", "I-PERSON", "O", "O", "B-GPE"]}]) == [True]
 
 
 SHORT = ROWS.replace("PERSON", "PER").replace("GPE", "LOC")
@@ -172,10 +173,10 @@ SHORT = ROWS.replace("PERSON", "PER").replace("GPE", "LOC")
     ("Jean-Baptiste/roberta-large-ner-english", SHORT, ["PER", "PER", "O", "O", "LOC"]),
 ])  # fmt: skip
 def test_rows_get_the_labels_that_the_model_would_give(folder, tmp_path, name, text, tags):
-    predictor, file = open_model(str(folder(name))), tmp_path / "dev.conll"
+    predictor, file = open_checkpoint(str(folder(name))), tmp_path / "dev.conll"
     file.write_text(text)
     read = files.read("ner", file)
-    rows, = labels.settle(predictor, {"dev": read}, name, None).values()
+    rows, = labels.match_labels(predictor, {"dev": read}, name, None).values()
     assert rows.rows[0]["ner_tags"] == tags and rows.understood == read.understood
     assert files.as_dataset("ner", {"dev": rows}, predictor.task.labels)
 
@@ -227,14 +228,14 @@ def test_files_of_words_and_labels_are_told_from_texts(head, labels, found):
 
 
 def test_words_with_one_label_each_are_scored_by_words(folder):
-    task = open_model(str(folder("vblagoje/bert-english-uncased-finetuned-pos"))).task
+    task = open_checkpoint(str(folder("vblagoje/bert-english-uncased-finetuned-pos"))).task
     rows = [{"ner_tags": [UPOS.index(tag) for tag in ("NOUN", "VERB", "NOUN", "ADJ")]}]
     scores = task.score([{"tags": ["NOUN", "VERB", "VERB", "ADJ"]}], rows)
     assert task.better == ("accuracy", "max") and scores["accuracy"] == 0.75 and 0 < scores["macro_f1"] < 1 and "f1" not in scores
 
 
 def test_a_teacher_with_another_scheme_labels_rows(folder):
-    predictor = open_model(str(folder("Jean-Baptiste/roberta-large-ner-english")))
+    predictor = open_checkpoint(str(folder("Jean-Baptiste/roberta-large-ner-english")))
     row, = teacher_labels(predictor.task, predictor.model, [{"tokens": ["Anna", "Bell", "lives", "in", "Paris"]}])
     assert predictor.task.truth([row])[0] and len(row["ner_tags"]) == 5
 
@@ -315,12 +316,12 @@ def test_bench_gives_all_models_the_same_names(unnamed):
     class Tell:
         said = []
 
-        def state(self, en, zh):
+        def info(self, en, zh):
             self.said.append(en)
 
-    found = [bench.Entry(name, "pytorch", open_model(str(unnamed / "model")), 1.0, None) for name in ("first", "second")]
+    found = [benchmarking.Entry(name, "pytorch", open_checkpoint(str(unnamed / "model")), 1.0, None) for name in ("first", "second")]
     labels.rename(found[1].predictor, ["bad", "good"], "second")
-    bench.share_names(found, Tell())
+    benchmarking.share_names(found, Tell())
     assert found[0].predictor.task.labels == ("bad", "good") and "first has labels without names" in Tell.said[0]
     assert found[0].predictor.model.config.label2id == {"bad": 0, "good": 1}
 
@@ -328,7 +329,7 @@ def test_bench_gives_all_models_the_same_names(unnamed):
 def test_labels_of_a_task_without_labels(unnamed, tmp_path):
     model = checkpoints.checkpoint(tmp_path / "model", "bert", "qa")
     with pytest.raises(UserError, match="has no labels: leave it out"):
-        open_model(str(model), ["a", "b"])
+        open_checkpoint(str(model), ["a", "b"])
 
 
 def test_order_of_names_is_that_of_finetune():

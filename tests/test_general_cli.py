@@ -12,7 +12,8 @@ from test_finetune import FINETUNE, interrupt_at
 from transformers import AutoModel
 
 from bertcourse import corpus
-from bertcourse.app import general
+from bertcourse.jobs import general
+from bertcourse.jobs.student import PROJECTIONS, load_projections
 
 STUDENT = '{"num_hidden_layers": 2, "hidden_size": 40, "intermediate_size": 80}'
 START = ["--method", "general", "--teacher", "tiny", "--student", STUDENT]
@@ -65,7 +66,7 @@ def test_an_interrupted_run_ends_in_the_same_weights(finished, tmp_path, text, m
     assert (out / "unfinished" / "run.json").exists() and not (out / "metrics.json").exists()
     succeed("--out", out, "--resume", "--quiet")
     assert weights(out) == weights(finished[0])
-    assert (out / general.PROJECTIONS).read_bytes() == (finished[0] / general.PROJECTIONS).read_bytes()
+    assert (out / PROJECTIONS).read_bytes() == (finished[0] / PROJECTIONS).read_bytes()
     again = succeed("--out", out, "--resume")  # a finished run only reports
     assert again["steps"] == 6
 
@@ -75,12 +76,12 @@ def test_projections_go_on(finished):
     from bertcourse.profiles import load
     from bertcourse.tinybert import Intermediate
     teacher, config = load("tiny").model(AutoModel), AutoModel.from_pretrained(finished[0]).config
-    pupil = Intermediate(new_model(config)(AutoModel), teacher)
-    before = pupil.project_hidden.weight.clone()
-    assert general.load_projections(pupil, str(finished[0])) and not torch.equal(pupil.project_hidden.weight, before)
+    learner = Intermediate(new_model(config)(AutoModel), teacher)
+    before = learner.project_hidden.weight.clone()
+    assert load_projections(learner, str(finished[0])) and not torch.equal(learner.project_hidden.weight, before)
     config.hidden_size = 44
-    assert not general.load_projections(Intermediate(new_model(config)(AutoModel), teacher), str(finished[0]))
-    assert not general.load_projections(pupil, str(finished[0].parent))
+    assert not load_projections(Intermediate(new_model(config)(AutoModel), teacher), str(finished[0]))
+    assert not load_projections(learner, str(finished[0].parent))
 
 
 def test_the_task_goes_on_from_it(finished, tmp_path):

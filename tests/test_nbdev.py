@@ -86,7 +86,7 @@ def exported_modules() -> set[str]:
 
 
 def test_modules_are_those_of_the_notebooks():
-    there = {p.name for p in (ROOT / "bertcourse").glob("*.py")} - {"__init__.py", "_modidx.py"}
+    there = {p.name for p in (ROOT / "bertcourse").glob("*.py")} - {"__init__.py", "__main__.py", "_modidx.py"}
     assert there == exported_modules(), (
         "bertcourse/*.py and the notebooks' #| default_exp differ: delete the orphan or run nbdev_export"
     )

@@ -15,9 +15,12 @@ import torch
 import transformers
 from commands import HAN
 
-from bertcourse.app import predict
+from bertcourse import jobs
 from bertcourse.assets import asset
+from bertcourse.base.errors import UserError
 from bertcourse.corpus_tasks import examples
+from bertcourse.models.answers import cut
+from bertcourse.models.checkpoint import open_checkpoint
 
 SENTENCES = ["my dog is hairy", "the film is very good", "Anna likes the red house in Paris", "no"] * 3
 GRADES, RELATIONS = ["down", "up"], ["no", "perhaps", "yes"]
@@ -162,7 +165,7 @@ def test_entities_of_a_chinese_line(models):
     ("a\u3000b\t–c…", ["a", "b", "–", "c", "…"]),
 ])
 def test_a_line_is_cut_into_words(line, tokens):
-    row = predict.cut(line)
+    row = cut(line)
     assert row["tokens"] == tokens == [line[a:b] for a, b in row["offsets"]]
 
 
@@ -202,6 +205,37 @@ def test_names_that_the_training_file_had(models):
     """The folder's columns are those of JSON that has them; ours do as well, and lines need none."""
     found = [said(models["classification"], stdin=stdin) for stdin in ("my dog\n", '{"review": "my dog"}', '{"sentence": "my dog"}')]
     assert found[0] == found[1] == found[2]
+
+
+def test_names_that_requests_of_the_service_have(models, tmp_path):
+    """`text` and `text_pair`, as the service takes them; a text is cut into words, and tokens with tags are not."""
+    pair, line = {"text": "a dog", "text_pair": "a cat"}, "Anna  lives in New York."
+    for kind in ("pairs", "regression"):
+        assert said(models[kind], stdin=json_lines([pair])) == said(models[kind], stdin="a dog\ta cat\n")
+    assert said(models["classification"], stdin='{"text": "my dog"}') == said(models["classification"], stdin="my dog\n")
+    row, = said(models["ner"], stdin=json_lines([{"id": 7, "text": line}]))
+    assert [row] == [{"id": 7} | same for same in said(models["ner"], stdin=line)]
+    for tokens in ({"text": "Anna  lives.", "labels": ["B-PER", "O"]}, {"text": ["Anna", "lives."]}):
+        assert len(said(models["ner"], stdin=json_lines([tokens]))[0]["tags"]) == 2
+    shutil.copytree(models["pairs"], tmp_path / "foreign")
+    (tmp_path / "foreign/bertcourse.json").unlink()  # nobody says that it reads pairs
+    assert said(tmp_path / "foreign", stdin=json_lines([pair])) == said(tmp_path / "foreign", stdin="a dog\ta cat\n")
+    (tmp_path / "a.json").write_text(json.dumps([pair | {"label": 2}]))
+    found, about = predicted(models["regression"], tmp_path / "a.json", "--labelled")
+    assert found[0].pop("gold") == 2 and found == said(models["regression"], stdin=json_lines([pair])) and "sentence2 (text_pair)" in about
+
+
+def test_the_function_writes_what_the_command_writes(models, tmp_path):
+    rows, out = [{"sentence": "my dog", "label": "up"}, {"sentence": "no", "label": "down"}], io.StringIO()
+    assert jobs.predict(models["classification"], rows, scores=True, out=tmp_path / "out.jsonl") is None
+    assert (tmp_path / "out.jsonl").read_text() == call(models["classification"], "--scores", stdin=json_lines(rows))[1]
+    scores = jobs.predict(models["classification"], rows, labelled=True, metrics=tmp_path / "m.json", out=out)
+    assert scores == json.loads((tmp_path / "m.json").read_text()) and scores["rows"] == 2
+    assert [json.loads(line)["gold"] for line in out.getvalue().splitlines()] == ["up", "down"]
+    for source, options, says in [([], {}, "is empty"), (rows, {"blank": "no"}, "--blank must be one of keep, skip"),
+                                  (rows, {"metrics": "m.json"}, "--metrics needs --labelled"), ([{"text": 3}], {}, "'sentence' is not text but 3")]:
+        with pytest.raises(UserError, match=says):
+            jobs.predict(models["classification"], source, **options)
 
 
 def test_a_long_line_and_blank_lines(models):
@@ -429,7 +463,7 @@ def test_places_that_are_refused(models, monkeypatch, tmp_path):
         in_both_languages(monkeypatch, says, model, *argv)
     refused("--batch-size", model, "--batch-size", "0")
     refused("required", )
-    monkeypatch.setattr("bertcourse.app.pretrain.os.access", lambda *_: False)
+    monkeypatch.setattr("bertcourse.jobs.folder.os.access", lambda *_: False)
     in_both_languages(monkeypatch, "cannot be written to", model, tmp_path / "in.txt", "--out", tmp_path / "out")
     assert (tmp_path / "in.txt").read_text() == "a\n" and len(list(tmp_path.iterdir())) == 1
 
@@ -454,7 +488,6 @@ def test_only_a_batch_is_held(models):
         for i in range(100):
             asked.append(i)
             yield {"sentence": "a dog"}
-    predictor = predict.open_model(str(models["classification"]))
-    found = predict.predict(predictor, rows(), "m", 8)
+    found = open_checkpoint(str(models["classification"])).predict_rows(rows(), 8)
     for n in (8, 16, 24):
         assert len(next(found)) == 8 and len(asked) == n

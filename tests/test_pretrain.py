@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 from argparse import Namespace
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import commands
@@ -25,9 +25,14 @@ from transformers import AutoModelForPreTraining, AutoTokenizer
 import bertcourse.pieces
 import bertcourse.pretraining
 import bertcourse.training
-from bertcourse.app import cli, pretrain
-from bertcourse.app.messages import UserError
+from bertcourse.app import cli
 from bertcourse.assets import asset
+from bertcourse.base.errors import UserError
+from bertcourse.jobs import corpus_text, pretraining, recipe
+from bertcourse.jobs.folder import RunFolder
+from bertcourse.jobs.pretrain_scores import EvaluationReport
+from bertcourse.jobs.pretraining import PretrainOptions, PretrainSpec
+from bertcourse.jobs.stopping import StopRequest
 from bertcourse.pieces import TextError
 from bertcourse.pretraining import Recipe
 
@@ -43,7 +48,7 @@ OURS = ["--tokenizer", str(asset("tiny-bert"))]
 def surroundings():
     """As for all commands, and threads as they were afterwards."""
     threads = torch.get_num_threads()
-    with commands.surroundings(), shared.cached_curves(pretrain):
+    with commands.surroundings(), shared.cached_curves(pretraining):
         yield
     torch.set_num_threads(threads)
 
@@ -231,7 +236,7 @@ def test_share_that_is_held_out(corpus, tmp_path):
 @pytest.mark.parametrize("count, share", [(4, 0.02), (5, 0.5), (49, 0.02), (51, 0.02), (60, 0.02), (100, 0.02), (7, 0.3), (200, 0.1)])
 def test_every_document_goes_somewhere(count, share):
     documents, aside = [[str(i)] for i in range(count)], []
-    rest = list(pretrain.hold_out(documents, share, aside.append))
+    rest = list(corpus_text.hold_out(documents, share, aside.append))
     assert sorted(rest + aside, key=lambda d: int(d[0])) == documents and rest == sorted(rest, key=lambda d: int(d[0]))
     assert len(aside) == max(2, count // round(1 / share))
 
@@ -240,7 +245,7 @@ def test_every_document_goes_somewhere(count, share):
 def test_the_tokenizers_sample_is_even(tmp_path, line):
     for name in "ab":
         (tmp_path / name).write_text("".join(line.format(i=f"{name}{i}") for i in range(5_000)))
-    survey = pretrain.survey([tmp_path / "a", tmp_path / "b"], 20_000)
+    survey = corpus_text.survey([tmp_path / "a", tmp_path / "b"], 20_000)
     assert 15_000 < sum(map(len, survey.sample)) < 25_000
     seen = [word for words in survey.sample if re.match(r"[ab]\d", word := words.split()[0])]
     for name in "ab":
@@ -250,7 +255,7 @@ def test_the_tokenizers_sample_is_even(tmp_path, line):
 
 
 def test_a_small_text_is_sampled_whole(corpus):
-    survey = pretrain.survey([corpus["zh.txt"]], 10_000)
+    survey = corpus_text.survey([corpus["zh.txt"]], 10_000)
     assert [line for line in survey.sample if line] == corpus["zh.txt"].read_text(encoding="utf-8").split()
 
 
@@ -337,19 +342,24 @@ def test_a_config_that_is_no_text(corpus, tmp_path, config):
 
 def test_recipes_survive_writing(tmp_path):
     from bertcourse.pretraining import Masking
-    for recipe in (Recipe(), Recipe(copies=10, lr=1e-05, lengths=((5, 1),), put_back=False, redraw_short=True, masking=Masking(rarity=0.5)),
+    for one in (Recipe(), Recipe(copies=10, lr=1e-05, lengths=((5, 1),), put_back=False, redraw_short=True, masking=Masking(rarity=0.5)),
                    Recipe(masking=Masking(max_predictions=20))):
-        (tmp_path / "r.toml").write_text(pretrain.to_toml(recipe, False))
-        assert Recipe.read(tmp_path / "r.toml") == recipe
+        (tmp_path / "r.toml").write_text(recipe.to_toml(one, toy_world=True))
+        assert Recipe.read(tmp_path / "r.toml") == one
 
 
 def test_a_run_of_an_earlier_version_goes_on_as_it_began():
     """Its recipe does not say `redraw_short`; it drew the length for each input."""
     values = asdict(Recipe(redraw_short=True))
     del values["redraw_short"]
-    nothing = Namespace(config=None, **dict.fromkeys(pretrain.SETTINGS))
-    assert pretrain.read_recipe(nothing, values) == Recipe(redraw_short=True)
-    assert pretrain.read_recipe(nothing, asdict(Recipe())) == Recipe()
+    assert recipe.read_recipe(PretrainOptions(), values) == Recipe(redraw_short=True)
+    assert recipe.read_recipe(PretrainOptions(), asdict(Recipe())) == Recipe()
+    assert (StopRequest.__qualname__, EvaluationReport.__qualname__) == ("Interruption", "Report")  # its checkpoints hold these names
+
+
+def test_every_setting_has_a_rule():
+    assert recipe.RULES.keys() == {one.name for one in fields(Recipe)}
+    assert recipe.MASKING_RULES.keys() == {one.name for one in fields(Recipe().masking)}
 
 
 # --- tokenizers ---------------------------------------------------------------------------------------------------
@@ -512,7 +522,7 @@ def test_folders_that_are_refused(corpus, tmp_path, monkeypatch):
     assert {path.name for path in tmp_path.iterdir()} == {"full", "file", "nowhere"} and not (tmp_path / "absent").exists()
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["notes.txt"]
     (tmp_path / "empty").mkdir()
-    monkeypatch.setattr(pretrain.os, "access", lambda *_: False)
+    monkeypatch.setattr(os, "access", lambda *_: False)
     for out in ("empty", "new", "new/deep"):
         in_both_languages(monkeypatch, "cannot be written to (Permission denied)", *argv, tmp_path / out)
     assert not (tmp_path / "new").exists() and not list((tmp_path / "empty").iterdir())
@@ -540,11 +550,11 @@ def test_somebody_elses_metrics(tmp_path, content):
 def test_several_processes(corpus, tmp_path, monkeypatch):
     for size in ("2", "x"):
         monkeypatch.setenv("WORLD_SIZE", size)
-        in_both_languages(monkeypatch, "one process", "--out", tmp_path / "m", "--corpus", corpus["en.txt"], left=tmp_path / "m")
+        in_both_languages(monkeypatch, "do not know of each other", "--out", tmp_path / "m", "--corpus", corpus["en.txt"], *OURS, *TINY, left=tmp_path / "m")
 
 
 def test_little_disk(corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr(pretrain.shutil, "disk_usage", lambda _: Namespace(free=1_000))
+    monkeypatch.setattr(corpus_text.shutil, "disk_usage", lambda _: Namespace(free=1_000))
     in_both_languages(monkeypatch, "GB of disk", "--out", tmp_path / "m", "--corpus", corpus["en.txt"], *TINY, left=tmp_path / "m")
 
 
@@ -665,13 +675,13 @@ def test_a_file_that_changes_while_it_is_read(corpus, tmp_path, monkeypatch):
 
 def interrupt_at(step: int, monkeypatch, how: int = signal.SIGINT) -> None:
     """Send a signal when a step has been evaluated."""
-    genuine = pretrain.Report.on_eval
+    genuine = EvaluationReport.on_eval
 
     def on_eval(self, state):
         genuine(self, state)
         if state.step == step:
             signal.raise_signal(how)
-    monkeypatch.setattr(pretrain.Report, "on_eval", on_eval)
+    monkeypatch.setattr(EvaluationReport, "on_eval", on_eval)
 
 
 def rows_of(folder: Path) -> list[dict]:
@@ -694,7 +704,6 @@ def whole(corpus, tmp_path_factory) -> Path:
 def test_ctrl_c_and_resume(corpus, tmp_path, monkeypatch, whole, how):
     out = tmp_path / "m"
     with monkeypatch.context() as patch:
-        patch.setattr(pretrain, "SAVED_EVERY", 7)  # so that step 8 is none at which it would save
         interrupt_at(8, patch, getattr(signal, how))
         code, printed, err = call("--out", out, "--corpus", corpus["zh.txt"], *OURS, *LONG, "--json")
     assert code == 130 and err == f"bertcourse: stopped at step 8; to go on: bertcourse pretrain --out {out} --resume\n"
@@ -734,7 +743,7 @@ def test_the_second_ctrl_c_does_not_wait(corpus, tmp_path, monkeypatch, whole):
             pytest.fail("it went on")
     out = tmp_path / "m"
     with monkeypatch.context() as patch:
-        patch.setattr(pretrain.Report, "on_eval", twice)
+        patch.setattr(EvaluationReport, "on_eval", twice)
         code, _, err = call("--out", out, "--corpus", corpus["zh.txt"], *OURS, *LONG)
     assert code == 130 and "stopped at step 6" in err
     succeed("--out", out, "--resume")
@@ -763,15 +772,11 @@ def test_ctrl_c_in_the_last_step_is_too_late(corpus, tmp_path, monkeypatch, whol
 
 def killed_early(out: Path, corpus: Path) -> None:
     """Leave what a run leaves that is killed while it cuts the text into pieces."""
-    argv = Namespace(out=out, corpus=[corpus], tokenizer=asset("tiny-bert"), vocab_size=None, dev_share=None, config=None,
-                     encoding=None)
-    for option in pretrain.SETTINGS:
-        setattr(argv, option, None)
-    vars(argv).update(layers=1, hidden_size=16, heads=2, batch_size=4, max_length=32, precision="no", steps=40)
-    job = pretrain.asked(argv)
-    job.files = pretrain.survey([corpus], 0).files
+    spec = PretrainSpec.of(PretrainOptions(out=out, corpus=[corpus], tokenizer=asset("tiny-bert"), layers=1, hidden_size=16, heads=2,
+                                           batch_size=4, max_length=32, precision="no", steps=40))
+    spec.files = corpus_text.survey([corpus], 0).files
     (out / "unfinished").mkdir(parents=True)
-    job.write(out / "unfinished" / "run.json")
+    spec.write(out / "unfinished")
     (out / "unfinished" / ".train.half").mkdir()
 
 
@@ -805,7 +810,7 @@ def test_two_processes_in_one_folder(corpus, tmp_path, monkeypatch):
         fcntl.flock(lock, fcntl.LOCK_EX)
         in_both_languages(monkeypatch, "another process is working in", "--out", out, "--resume")
         assert (out / "unfinished" / "run.json").is_file()
-    place = pretrain.Workplace(out, pretrain.Interruption("en"))
+    place = RunFolder(out, StopRequest(zh=False))
     (out / "metrics.json").write_text("{}")  # the other was quick
     with pytest.raises(UserError, match="has finished a model"), place:
         pass
@@ -822,7 +827,7 @@ def test_killed_while_it_finishes(corpus, tmp_path, monkeypatch, whole):
             raise OSError(errno.EIO, "Input/output error")
         genuine(source, target)
     with monkeypatch.context() as patch:
-        patch.setattr(pretrain.os, "replace", replace)
+        patch.setattr(os, "replace", replace)
         refused("holds the run up to step 40", "--out", out, "--corpus", corpus["zh.txt"], *OURS, *LONG)
     assert len(list(out.iterdir())) == 4 and not (out / "metrics.json").exists()
     refused("unfinished run", "--out", out, "--corpus", corpus["zh.txt"], *OURS, *LONG)
@@ -891,7 +896,7 @@ def test_people_are_told(corpus, tmp_path, monkeypatch, lang, says):
 
 
 def test_the_toy_world(tmp_path, config, monkeypatch):
-    monkeypatch.setattr(pretrain, "DEV_DOCUMENTS", 10)
+    monkeypatch.setattr(corpus_text, "DEV_DOCUMENTS", 10)
     file = config(CONFIG.replace('"sop"', '"nsp"') + 'languages = ["zh"]\ndocuments = 30\n')
     metrics = succeed("--out", tmp_path / "m", "--config", file, "--threads", 1, "--quiet")
     data = metrics["data"]
@@ -900,3 +905,20 @@ def test_the_toy_world(tmp_path, config, monkeypatch):
     assert 'languages = ["zh"]' in (tmp_path / "m/pretrain.toml").read_text()
     assert (tmp_path / "m/vocab.txt").read_bytes() == (asset("tiny-bert") / "vocab.txt").read_bytes()
     assert {path.name for path in (tmp_path / "m").iterdir()} == FILES
+
+
+# --- from Python --------------------------------------------------------------------------------------------------
+
+def test_the_function_does_what_the_command_does(corpus, tmp_path, whole):
+    done = pretraining.pretrain(out=tmp_path / "m", corpus=str(corpus["zh.txt"]), tokenizer=asset("tiny-bert"), layers=1, hidden_size=16,
+                                heads=2, batch_size=4, max_length=32, precision="no", threads=1, steps=40, quiet=True)
+    assert weights(tmp_path / "m") == weights(whole) and "held out: masked words" in repr(done)
+    assert done.metrics == json.loads((tmp_path / "m" / "metrics.json").read_text(encoding="utf-8"))
+
+
+def test_options_of_the_function_are_checked(corpus, tmp_path):
+    for says, options in [("empty list", {"corpus": []}), ("--lr must be a number above 0, not -1", {"lr": -1}),
+                          ("there is no file absent", {"corpus": [corpus["en.txt"], "absent"]})]:
+        with pytest.raises(UserError, match=says):
+            pretraining.pretrain(out=tmp_path / "m", **options)
+    assert not (tmp_path / "m").exists()

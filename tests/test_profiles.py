@@ -31,8 +31,8 @@ from transformers import (
 )
 
 from bertcourse import corpus_tasks, profiles
-from bertcourse.app.messages import UserError
 from bertcourse.assets import asset
+from bertcourse.base.messages import UserError
 from bertcourse.profiles import FAMILIES, HUB_DATA, TASKS, ProfileError, load
 
 SHIPPED = asset("tiny-bert")

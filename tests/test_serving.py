@@ -23,12 +23,11 @@ from hypothesis import strategies as st
 from services import ASKED, HEADS, numbers
 
 from bertcourse.assets import asset
+from bertcourse.models.exported import ExportedModel, fields_of
+from bertcourse.models.tokenizer import Tokenizer
 from bertcourse.runtime import ModelError
-from bertcourse.serving.batching import Speed
 from bertcourse.serving.inputs import CODES
-from bertcourse.serving.predictor import Predictor, fields_of
 from bertcourse.serving.settings import Settings, read_token
-from bertcourse.serving.tokenizer import Tokenizer
 from bertcourse.serving.web import Service
 from bertcourse.tasks import TASK_TYPES
 
@@ -50,8 +49,8 @@ def models(tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def predictors(models) -> dict[str, Predictor]:
-    return {kind: Predictor(folder) for kind, folder in models.items()}
+def predictors(models) -> dict[str, ExportedModel]:
+    return {kind: ExportedModel(folder) for kind, folder in models.items()}
 
 
 class Client:
@@ -149,7 +148,7 @@ def test_a_broken_tokenizer_is_one_sentence(models, tmp_path, name, content):
     if (name, content) == ("tokenizer_config.json", '{"model": {}}'):
         return  # says nothing, and nothing is needed
     with pytest.raises(ModelError, match="export the model again") as found:
-        Predictor(folder)
+        ExportedModel(folder)
     assert commands.HAN.search(found.value.zh) and "\n" not in found.value.en
 
 
@@ -167,7 +166,7 @@ from bertcourse.serving import server, web
 from bertcourse.serving.settings import Settings
 for folder, asked in json.load(sys.stdin):
     service = server.make_app(Settings(folder)).service
-    print(json.dumps(service.predictor.predict([asked])))
+    print(json.dumps(service.predictor.answer([asked])))
 """
 
 
@@ -176,7 +175,7 @@ def test_nothing_heavy_is_imported(models, predictors):
     done = subprocess.run([sys.executable, "-c", LIGHT], input=given, capture_output=True, text=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
     said = [json.loads(line) for line in done.stdout.splitlines()]
-    assert said == [predictors[kind].predict([ASKED[kind]]) for kind in models]
+    assert said == [predictors[kind].answer([ASKED[kind]]) for kind in models]
 
 
 @pytest.mark.parametrize("kind", HEADS)
@@ -306,7 +305,7 @@ def test_more_work_than_one_request_may_make(client, predictors, monkeypatch):
     begin = time.monotonic()
     refused(client("qa").post(many), "too_much_work")
     assert time.monotonic() - begin < 2, "the rest of such a request is not even cut into pieces"
-    monkeypatch.setattr(predictors["qa"], "measure", lambda: Speed(0.0, 0.01))
+    monkeypatch.setattr(predictors["qa"], "measure", lambda: (0.0, 0.01))
     slow = client("qa", timeout=2.0)
     assert "would take more than 1 s" in refused(slow.post({"question": "Where?", "context": "Mary went to Paris. " * 60}), "too_much_work")
     assert slow.post({"question": "Where?", "context": "Mary went to Paris."}).status_code == 200
@@ -384,14 +383,14 @@ def test_a_name_that_was_made_to_point_here_is_refused(client):
 class Slow:
     "A predictor whose model does not answer before it may."
 
-    def __init__(self, predictor: Predictor) -> None:
+    def __init__(self, predictor: ExportedModel) -> None:
         self.predictor, self.go = predictor, threading.Event()
 
     def __getattr__(self, name: str):
         return getattr(self.predictor, name)
 
     def measure(self):
-        return Speed(0.03)  # so slow that nobody is answered at once
+        return 0.03, 0.0  # so slow that nobody is answered at once
 
     def run(self, inputs):
         self.go.wait(20)
@@ -527,7 +526,7 @@ def test_the_model_says_what_it_is(client, models):
 def test_the_model_says_that_it_has_8_bits(models, tmp_path):
     source = models["classification"].parent / "checkpoints" / "classification"
     assert commands.run("export", source, "--out", tmp_path / "int8", "--int8", "dynamic", "--quiet")[0] == 0
-    ask = Client(Service(Settings(str(tmp_path / "int8")), Predictor(tmp_path / "int8")))
+    ask = Client(Service(Settings(str(tmp_path / "int8")), ExportedModel(tmp_path / "int8")))
     assert ask("GET", "/model").json()["quantisation"] == "dynamic"
     ask.close()
 
@@ -543,7 +542,7 @@ def test_a_chinese_model_is_described_by_a_chinese_example(models, tmp_path, kin
     folder = shutil.copytree(models[kind], tmp_path / kind)
     about = json.loads((folder / "bertcourse.json").read_text(encoding="utf-8"))
     (folder / "bertcourse.json").write_text(json.dumps(about | {"lang": "zh"}), encoding="utf-8")
-    ask = Client(Service(Settings(str(folder)), Predictor(folder)))
+    ask = Client(Service(Settings(str(folder)), ExportedModel(folder)))
     example = ask("GET", "/openapi.json").json()["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["example"]
     assert all(re.search("[\u4e00-\u9fff]", text) for text in example.values()) and ask.post(example).status_code == 200
     assert [*example.values()][0] in ask("GET", "/docs").text

@@ -18,7 +18,7 @@ import pytest
 import services
 from services import serve, talk
 
-from bertcourse.app import serve as command
+from bertcourse.jobs import serving
 from bertcourse.serving import server
 from bertcourse.serving.inputs import CODES
 
@@ -68,7 +68,7 @@ def damaged(model: Path, folder: Path, how: str) -> Path:
 @pytest.mark.parametrize("how", ["cut", "other", "no-model", "no-about", "no-tokenizer", "other-tokenizer", "no-onnx"])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_cannot_be_served_never_starts(model, tmp_path, monkeypatch, how, workers):
-    monkeypatch.setattr(command, "greet", lambda *given: pytest.fail("it said that it is served"))
+    monkeypatch.setattr(serving, "greet", lambda *given: pytest.fail("it said that it is served"))
     folder = damaged(model, tmp_path, how)
     says = "model.onnx is no usable ONNX file" if how == "no-onnx" else str(folder)
     SERVE.in_both_languages(monkeypatch, says, folder, "--port", "0", "--workers", workers)
@@ -86,7 +86,7 @@ def test_what_is_asked_for_wrongly(model, monkeypatch, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         SERVE.in_both_languages(monkeypatch, "cannot be listened at", model, "--port", taken.getsockname()[1])
     SERVE.in_both_languages(monkeypatch, "cannot be listened at", model, "--host", "no.such.host.invalid")
-    monkeypatch.setattr(command, "PACKAGES", ("no_such_package",))
+    monkeypatch.setattr(serving, "PACKAGES", ("no_such_package",))
     SERVE.in_both_languages(monkeypatch, 'pip install "bertcourse[serve]"', model)
     for argv, says in ((["--port", "70000"], "no port"), (["--timeout", "0"], "no positive number"), (["--timeout", "nan"], "no positive number"),
                        (["--max-wait-ms", "-1"], "no positive number"), (["--workers", "0"], "--workers"), (["--runtime", "torch"], "--runtime")):
@@ -94,27 +94,22 @@ def test_what_is_asked_for_wrongly(model, monkeypatch, tmp_path):
         assert code == 2 and says in err and len(err.splitlines()) == 1
 
 
-def test_help_fits_one_screen(capsys):
-    code, out, _ = SERVE.call("--help")
-    assert code == 0 and len(out.splitlines()) < 24
-
-
 def test_an_open_door_is_said(capsys, monkeypatch):
     from bertcourse.serving.settings import Settings
-    command.greet(Settings("m", host="0.0.0.0"), ("0.0.0.0", 80))
+    serving.greet(Settings("m", host="0.0.0.0"), ("0.0.0.0", 80))
     assert "BERTCOURSE_TOKEN" in capsys.readouterr().err
     monkeypatch.setenv("BERTCOURSE_TOKEN", "x")
-    command.greet(Settings("m", host="::", workers=2), ("::", 80, 0, 0))
+    serving.greet(Settings("m", host="::", workers=2), ("::", 80, 0, 0))
     assert capsys.readouterr().err == "m is served at http://[::]:80/ by 2 processes; Ctrl-C ends it\n"
 
 
 def test_cores_of_a_container(monkeypatch, tmp_path):
-    real = command.Path
-    monkeypatch.setattr(command.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    real = serving.Path
+    monkeypatch.setattr(serving.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     for quota, cores in (("max 100000", 8), ("200000 100000", 2), ("50000 100000", 1), ("1600000 100000", 8), ("nonsense", 8)):
         (tmp_path / "cpu.max").write_text(quota, encoding="ascii")
-        monkeypatch.setattr(command, "Path", lambda name: real(tmp_path / "cpu.max"))
-        assert command.cores() == cores
+        monkeypatch.setattr(serving, "Path", lambda name: real(tmp_path / "cpu.max"))
+        assert serving.cores() == cores
 
 
 # --- raw connections ----------------------------------------------------------------------------------------------

@@ -9,9 +9,11 @@ import pytest
 import services
 
 from bertcourse import runtime
-from bertcourse.app import exported, serve
+from bertcourse.app.serve import configure
+from bertcourse.jobs import serving
+from bertcourse.models import kinds
+from bertcourse.models.exported import ExportedModel
 from bertcourse.runtime import ModelError, Session, providers_of
-from bertcourse.serving.predictor import Predictor
 
 SERVE = commands.Training("serve")
 CUDA, CPU = runtime.PROVIDERS["cuda"], runtime.PROVIDERS["cpu"]
@@ -40,7 +42,7 @@ def with_cuda(monkeypatch, used: list[str], products: dict[str, int], **more) ->
 
 
 def test_names_are_those_of_the_library():
-    assert exported.PROVIDERS == tuple(runtime.PROVIDERS) and exported.RUNTIMES == tuple(runtime.RUNTIMES)
+    assert kinds.PROVIDERS == tuple(runtime.PROVIDERS) and kinds.RUNTIMES == tuple(runtime.RUNTIMES)
     assert set(runtime.PROVIDERS.values()) <= set(onnxruntime.get_all_providers())
     assert providers_of("cpu") == (CPU,) and providers_of("cuda") == (CUDA, CPU)
     assert providers_of("tensorrt") == ("TensorrtExecutionProvider", CUDA, CPU)
@@ -50,7 +52,7 @@ def test_names_are_those_of_the_library():
 def test_a_provider_that_is_not_there_is_one_sentence(model, monkeypatch, workers):
     if CUDA in onnxruntime.get_available_providers():
         pytest.skip("this ONNX Runtime has CUDA")
-    monkeypatch.setattr(serve, "greet", lambda *given: pytest.fail("it said that it is served"))
+    monkeypatch.setattr(serving, "greet", lambda *given: pytest.fail("it said that it is served"))
     SERVE.in_both_languages(monkeypatch, "has no cuda, only cpu: install", model, "--port", "0", "--provider", "cuda", "--workers", workers)
     SERVE.in_both_languages(monkeypatch, "OpenVINO runs on the CPU here", model, "--port", "0", "--provider", "cuda", "--runtime", "openvino", "--workers", workers)
     assert SERVE.call(model, "--provider", "gpu")[0] == 2
@@ -59,19 +61,19 @@ def test_a_provider_that_is_not_there_is_one_sentence(model, monkeypatch, worker
 def test_a_provider_that_does_not_start_is_refused(model, monkeypatch):
     with_cuda(monkeypatch, [CPU], {})
     with pytest.raises(ModelError, match="CUDAExecutionProvider could not be started, CPUExecutionProvider would be used"):
-        Predictor(model, provider="cuda")
+        ExportedModel(model, provider="cuda")
 
 
 def test_a_provider_that_leaves_the_work_to_the_cpu_is_refused(model, monkeypatch):
     with_cuda(monkeypatch, [CUDA, CPU], {CUDA: 3, CPU: 9})
     with pytest.raises(ModelError, match="cannot run 9 of the 12 matrix products in model.onnx, the CPU would: export the model without --int8"):
-        Predictor(model, provider="cuda")
+        ExportedModel(model, provider="cuda")
 
 
 def test_a_provider_that_does_the_work_is_named(model, monkeypatch):
     made = with_cuda(monkeypatch, [CUDA, CPU], {CUDA: 12, CPU: 2})
-    predictor = Predictor(model, provider="cuda")
-    assert predictor.session.providers[0] == CUDA and predictor.predict([services.ASKED["pairs"]])
+    predictor = ExportedModel(model, provider="cuda")
+    assert predictor.session.providers[0] == CUDA and predictor.answer([services.ASKED["pairs"]])
     ((settings, providers),) = made
     assert providers == [CUDA, CPU] and settings.get_session_config_entry(runtime.ASSIGNED) == "1"
 
@@ -79,9 +81,13 @@ def test_a_provider_that_does_the_work_is_named(model, monkeypatch):
 def test_one_process_for_a_gpu(model):
     from bertcourse.app.cli import Parser
     parser = Parser()
-    serve.configure(parser)
-    assert serve.settings_of(parser.parse_args([str(model), "--provider", "cuda"])).workers == 1
-    assert serve.settings_of(parser.parse_args([str(model), "--provider", "cuda", "--workers", "3"])).workers == 3
+    configure(parser)
+
+    def workers(*words: str) -> int:
+        args = parser.parse_args([str(model), *words])
+        return serving.ServeOptions.of(vars(args)).settings().workers
+    assert workers("--provider", "cuda") == 1
+    assert workers("--provider", "cuda", "--workers", "3") == 3
 
 
 @pytest.mark.parametrize("name, said", [("ort", CPU), ("openvino", "CPU")])

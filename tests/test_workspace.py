@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from bertcourse.app import workspace
-from bertcourse.app.messages import UserError, reader_language
 from bertcourse.assets import asset
 from bertcourse.base import atomic
+from bertcourse.base.messages import UserError, reader_language
 from bertcourse.languages import WORKSPACE_FILE, split_marker
 
 
@@ -516,7 +516,7 @@ import os, sys, pathlib
 sys.path.insert(0, sys.argv[4])
 from bertcourse.app import workspace
 from bertcourse.base import atomic
-from bertcourse.app.messages import UserError
+from bertcourse.base.messages import UserError
 source = pathlib.Path(sys.argv[1])
 def asset(name):
     if not (source / name).exists(): raise FileNotFoundError(name)
@@ -716,5 +716,5 @@ def test_language_of_the_locale(environ, lang):
     ("Chinese (Simplified)_China", "zh"), ("zh_CN", "zh"), ("de_DE", "en"), (None, "en"),
 ])
 def test_language_of_the_system(monkeypatch, name, lang):
-    monkeypatch.setattr("bertcourse.app.messages.locale.getlocale", lambda: (name, None))
+    monkeypatch.setattr("bertcourse.base.messages.locale.getlocale", lambda: (name, None))
     assert reader_language({}) == lang

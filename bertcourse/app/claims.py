@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from bertcourse.app.messages import UserError, grid
 from bertcourse.app.quiz import chosen_language
 from bertcourse.base.display import json_of, printable
+from bertcourse.base.messages import UserError, grid
 from bertcourse.claims import APPENDIX, CHAPTERS, KINDS, VERDICTS, Box, Claim, Ledger, measured_values
 from bertcourse.languages import LANGUAGES
 
@@ -25,7 +25,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--kind", default="", choices=KINDS, help="what the verdict rests on")
     add("--counts", action="store_true", help="only how many there are by chapter and verdict")
     add("--json", action="store_true", help="print the claims as JSON, one object in a list for each")
-    parser.epilog = "computed: a cell of the course computes it; cited: a paper or official file says it; timed: a ratio measured here; opinion: neither."
 
 
 def select_claims(args: argparse.Namespace) -> Ledger:

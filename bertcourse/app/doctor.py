@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from bertcourse import __version__
-from bertcourse.app.messages import reader_language
 from bertcourse.app.needs import ANY, CHAPTERS, Need
 from bertcourse.assets import asset
 from bertcourse.base.display import json_of, printable
+from bertcourse.base.messages import reader_language
 from bertcourse.languages import LANGUAGES
 
 EXTRAS = ("", "lab")  # whose version ranges are checked
@@ -324,7 +324,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.add_argument("--lang", choices=LANGUAGES, help="default: that of your locale")
-    parser.epilog = "Exit code 1 if a chapter cannot run here."
 
 
 def run(args: argparse.Namespace, extra: Sequence[str]) -> int:

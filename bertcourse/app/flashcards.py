@@ -7,23 +7,20 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from bertcourse.app.messages import UserError, plural
 from bertcourse.app.quiz import chosen_language
 from bertcourse.base.display import json_of, printable
+from bertcourse.base.messages import UserError, plural
 from bertcourse.languages import LANGUAGES
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add = parser.add_argument
-    parser.usage = "bertcourse flashcards OUT.apkg|OUT.csv [option ...]"
     add("out", type=Path, metavar="OUT", help="the file to write: .apkg for Anki, .csv for Anki and others")
     add("--lang", choices=LANGUAGES, help="default: that of your workspace, else of your locale")
     add("--chapter", metavar="NAME", help="a chapter (4), a heading (4.3, 8.1), a page (04_2_practice) or a question (Q7)")
     add("--force", action="store_true", help="replace a file that is there")
     add("--json", action="store_true", help="print what was written as JSON")
-    parser.epilog = ("Importing a newer deck into Anki updates the cards and keeps your progress: each has an id of its own. Formulas are "
-                     "MathJax, pictures come along. A .csv needs no genanki and goes into Anki's note type Basic. Import one of the two, not both.")
 
 
 def unwritable(out: Path, error: Exception) -> UserError:

@@ -19,9 +19,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from bertcourse.app import workspace
-from bertcourse.app.messages import UserError
 from bertcourse.base.display import printable
 from bertcourse.base.machine import choose_threads, wait_passively
+from bertcourse.base.messages import UserError
 from bertcourse.languages import LANGUAGES
 
 PASS_THROUGH = True  # to `jupyter lab`
@@ -50,8 +50,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-browser", action="store_true", help="start the server only")
     parser.add_argument("--port", type=port, help="where the server listens (default: 8888, or the next free one)")
     parser.add_argument("--no-launch", action="store_true", help="write the folder, start nothing")
-    parser.epilog = ("Further arguments go to `jupyter lab`. What you changed in the folder is never overwritten. "
-                     "Kernels get one thread for the course's small model; OMP_NUM_THREADS overrides that.")
 
 
 def check_extra(extra: Sequence[str]) -> None:

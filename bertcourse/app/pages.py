@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from bertcourse.app.messages import plural
+from bertcourse.base.messages import plural
 from bertcourse.base.text import HAN
 from bertcourse.experiments import show_timing, timing
 

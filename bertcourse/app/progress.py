@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from bertcourse.app.messages import UserError
 from bertcourse.app.quiz import chosen_language
 from bertcourse.base.display import json_of
+from bertcourse.base.messages import UserError
 from bertcourse.exercises import chart, state
 from bertcourse.languages import LANGUAGES
 
@@ -19,7 +19,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--lang", choices=LANGUAGES, help="default: that of your workspace, else of your locale")
     add("--state", type=Path, metavar="FILE", help=f"your progress (default: {state.FILE} in your workspace or ./bertcourse-work)")
     add("--json", action="store_true", help="print one object: each exercise with its state, attempts and hints")
-    parser.epilog = f"The environment variable {state.VARIABLE} names the file for notebooks, too."
 
 
 def as_data(rows: Sequence[state.Row], progress: state.Progress, path: Path) -> dict[str, object]:

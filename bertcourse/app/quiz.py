@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bertcourse.app.messages import UserError, grid, plural, reader_language
 from bertcourse.base.display import json_of, printable
+from bertcourse.base.messages import UserError, grid, plural, reader_language
 from bertcourse.languages import LANGUAGES, current_language
 
 WIDEST = 92  # columns of text on a terminal
@@ -40,7 +40,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--state", type=Path, metavar="FILE", help="your progress (default: quiz.json in your workspace or ./bertcourse-work)")
     add("--stats", action="store_true", help="ask nothing: by chapter what was seen, is due, is mature (21 days or more)")
     add("--json", action="store_true", help="print answers or statistics as JSON; a session then speaks on stderr")
-    parser.epilog = "Answers may come from a pipe, one a line. Each is saved at once; q or Ctrl-C ends the session and loses nothing."
 
 
 def chosen_language(asked: str | None) -> str:

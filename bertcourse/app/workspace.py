@@ -19,11 +19,11 @@ from typing import Any
 import bertcourse
 from bertcourse import __version__
 from bertcourse.app import pages
-from bertcourse.app.messages import UserError, plural, reader_language
 from bertcourse.app.pages import CHAPTER, INDEX
 from bertcourse.assets import asset
 from bertcourse.base import atomic
 from bertcourse.base.atomic import digest
+from bertcourse.base.messages import UserError, plural, reader_language
 from bertcourse.languages import LANGUAGES, WORKSPACE_FILE, learner_notebook
 
 UPDATE = "bertcourse lab --update"  # in the default folder

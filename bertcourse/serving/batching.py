@@ -51,7 +51,7 @@ class Stopped(Exception):
 
 
 class Model(Protocol):
-    """What a batcher needs of `bertcourse.serving.predictor.Predictor`."""
+    """What a batcher needs of `bertcourse.models.exported.ExportedModel`."""
 
     def run(self, inputs: Sequence[Mapping[str, Any]]) -> list[Any]:
         """One forward pass, an output for each input."""

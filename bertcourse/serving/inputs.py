@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bertcourse.serving.predictor import FIELDS
+from bertcourse.models.exported import FIELDS
 
 LONGEST_HEAD = 65_536  # bytes of request line and headers
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from bertcourse import __version__
+from bertcourse.models.exported import FIELDS, ExportedModel
 from bertcourse.serving.inputs import CODES
-from bertcourse.serving.predictor import FIELDS, Predictor
 from bertcourse.serving.settings import Settings
 from bertcourse.tasks import bio_tags
 
@@ -38,7 +38,7 @@ def an_object(properties: Mapping[str, Any], required: Any = None) -> dict[str, 
             "additionalProperties": False}
 
 
-def prediction_of(predictor: Predictor, token: bool = False) -> dict[str, Any]:
+def prediction_of(predictor: ExportedModel, token: bool = False) -> dict[str, Any]:
     """The schema of one prediction. With a token the labels are for those who know it, as on /model."""
     kind, labels = predictor.kind, () if token else predictor.about.labels
     if kind == "regression":
@@ -69,7 +69,7 @@ def without_labels(prediction: Mapping[str, Any]) -> dict[str, Any]:
     return made
 
 
-def request_of(predictor: Predictor, settings: Settings) -> dict[str, Any]:
+def request_of(predictor: ExportedModel, settings: Settings) -> dict[str, Any]:
     """The schema of a request: strings, or lists of them."""
     # `pattern`, because white space alone is refused; \S is what JSON Schema and Python agree on for these characters.
     text = {"type": "string", "minLength": 1, "pattern": r"\S"}
@@ -81,7 +81,7 @@ def request_of(predictor: Predictor, settings: Settings) -> dict[str, Any]:
             f"of the model and {settings.max_pieces:,} pieces."}
 
 
-def example_of(predictor: Predictor) -> dict[str, str]:
+def example_of(predictor: ExportedModel) -> dict[str, str]:
     """A request that this model answers, in its language."""
     kind = predictor.kind if predictor.kind in ("ner", "qa") else "pairs" if "text_pair" in predictor.required else "classification"
     return EXAMPLES["zh" if predictor.about.lang == "zh" else "en"][kind]
@@ -105,49 +105,59 @@ def refusals(statuses: Any) -> dict[str, Any]:
     return made
 
 
-def describe(predictor: Predictor, settings: Settings, token: bool) -> dict[str, Any]:
-    """The whole document."""
-    guarded = [{"token": []}] if token else []
-    closed = (401,) if token else ()
-    text = {"type": "string"}
-    schemas = {
+TEXT = {"type": "string"}
+
+
+def schemas_of(predictor: ExportedModel, settings: Settings, token: bool) -> dict[str, Any]:
+    """What requests and answers look like."""
+    texts = {"type": "array", "items": TEXT}
+    return {
         "Request": request_of(predictor, settings),
         "Prediction": prediction_of(predictor, token),
         "Predictions": an_object({"predictions": {"type": "array", "items": {"$ref": "#/components/schemas/Prediction"}, "minItems": 1}}),
-        "Problem": an_object({"error": an_object({"code": {"type": "string", "enum": list(CODES)}, "message": text, "field": text}, ["code", "message"])}),
-        "Status": an_object({"status": text}),
-        "Model": an_object({"name": text, "task": text, "labels": {"type": "array", "items": text}, "language": text,
-                            "max_length": {"type": "integer"}, "fingerprint": text, "quantisation": {"type": ["string", "null"]},
-                            "runtime": text, "provider": text,
-                            "fields": an_object({"required": {"type": "array", "items": text}, "optional": {"type": "array", "items": text}}),
+        "Problem": an_object({"error": an_object({"code": {"type": "string", "enum": list(CODES)}, "message": TEXT, "field": TEXT}, ["code", "message"])}),
+        "Status": an_object({"status": TEXT}),
+        "Model": an_object({"name": TEXT, "task": TEXT, "labels": texts, "language": TEXT, "max_length": {"type": "integer"},
+                            "fingerprint": TEXT, "quantisation": {"type": ["string", "null"]}, "runtime": TEXT, "provider": TEXT,
+                            "fields": an_object({"required": texts, "optional": texts}),
                             "limits": an_object(dict.fromkeys(LIMITS, {"type": "number"}))}),
     }
+
+
+def describe_predict(predictor: ExportedModel, token: bool) -> dict[str, Any]:
+    """`POST /predict`, with an example that the model has answered."""
     example = example_of(predictor)
-    said = answer("A prediction for each text, in their order", "Predictions")
-    shown = [without_labels(one) if token else one for one in predictor.predict([example])]
-    said["content"]["application/json"]["example"] = {"predictions": [one | {"truncated": False} for one in shown]}
-    predict = {
-        "summary": "What the model says of one text or several", "operationId": "predict", "security": guarded,
+    response = answer("A prediction for each text, in their order", "Predictions")
+    shown = [without_labels(one) if token else one for one in predictor.answer([example])]
+    response["content"]["application/json"]["example"] = {"predictions": [one | {"truncated": False} for one in shown]}
+    return {
+        "summary": "What the model says of one text or several", "operationId": "predict", "security": [{"token": []}] if token else [],
         "requestBody": {"required": True, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Request"},
                                                                           "example": example}}},
-        "responses": {"200": said, **refusals(status for status in PREDICT if status != 401 or token),
+        "responses": {"200": response, **refusals(status for status in PREDICT if status != 401 or token),
                       "431": answer("`bad_request`: the request line and the headers have more than 64 KiB", "Problem")},
     }
 
-    def get(name: str, summary: str, responses: dict[str, Any], guard: bool = False) -> dict[str, Any]:
-        return {"get": {"summary": summary, "operationId": name, "security": guarded if guard else [],
-                        "responses": responses | (refusals(closed) if guard else {})}}
 
+def describe_get(name: str, summary: str, responses: dict[str, Any], token: bool = False) -> dict[str, Any]:
+    """A path that is read; `token`: only by callers that know the token."""
+    return {"get": {"summary": summary, "operationId": name, "security": [{"token": []}] if token else [],
+                    "responses": responses | (refusals((401,)) if token else {})}}
+
+
+def describe(predictor: ExportedModel, settings: Settings, token: bool) -> dict[str, Any]:
+    """The whole document."""
+    counters = {"description": "The counters", "content": {"text/plain": {"schema": TEXT}}}
     return {
         "openapi": "3.1.0",
         "info": {"title": settings.name, "version": __version__, "description": f"{predictor.about.task}, served by bertcourse"},
         "paths": {
-            "/predict": {"post": predict},
-            "/health": get("health", "Is the process alive?", {"200": answer("It is", "Status"), **refusals((503,))}),
-            "/ready": get("ready", "Can requests be sent here?", {"200": answer("They can", "Status"), **refusals((503,))}),
-            "/model": get("model", "What is served", {"200": answer("The model", "Model")}, guard=True),
-            "/metrics": get("metrics", "Counters for Prometheus", {"200": {"description": "The counters", "content": {"text/plain": {"schema": text}}}},
-                            guard=True),
+            "/predict": {"post": describe_predict(predictor, token)},
+            "/health": describe_get("health", "Is the process alive?", {"200": answer("It is", "Status"), **refusals((503,))}),
+            "/ready": describe_get("ready", "Can requests be sent here?", {"200": answer("They can", "Status"), **refusals((503,))}),
+            "/model": describe_get("model", "What is served", {"200": answer("The model", "Model")}, token),
+            "/metrics": describe_get("metrics", "Counters for Prometheus", {"200": counters}, token),
         },
-        "components": {"schemas": schemas, **({"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}} if token else {})},
+        "components": {"schemas": schemas_of(predictor, settings, token),
+                       **({"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}} if token else {})},
     }

@@ -1,4 +1,4 @@
-"""Processes and connections: uvicorn serves, gunicorn starts the workers, watches them and replaces one that dies."""
+"""Connections: uvicorn serves, with limits on how a request arrives; several workers share what comes in."""
 
 from __future__ import annotations
 
@@ -11,35 +11,30 @@ import logging
 import mmap
 import os
 import secrets
-import shutil
 import signal
 import socket
 import struct
-import subprocess
 import sys
-import tempfile
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from http import HTTPStatus
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from bertcourse.runtime import ModelError
 from bertcourse.serving.inputs import LONGEST_HEAD, Problem, head_too_large, problem
-from bertcourse.serving.logs import log, set_up, writer
+from bertcourse.serving.logs import log
 from bertcourse.serving.settings import HEADERS, Settings
 
 if TYPE_CHECKING:
     from bertcourse.serving.web import Edge, Service
 
 PART = 4_096  # bytes that are given to the parser at a time
-BOOT = 120  # seconds that a worker may take to load its model, or not to answer gunicorn
-PAUSE = 5.0  # seconds before a worker that could not load its model is tried again
 # Linux, asm-generic/socket.h and linux/filter.h: of a TCP header, drop it if of the flags SYN and ACK (byte 13) only SYN is set.
 ATTACH_FILTER, DETACH_FILTER = 26, 27
 DROP_SYN = b"".join(struct.pack("HBBI", *step) for step in [
@@ -398,9 +393,9 @@ def listen(settings: Settings) -> socket.socket:
 def make_app(settings: Settings) -> Edge:
     """The application, its model loaded. Raises `ModelError`."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # one core for each worker
-    from bertcourse.serving.predictor import Predictor
+    from bertcourse.models.exported import ExportedModel
     from bertcourse.serving.web import Service
-    return Service(settings, Predictor(settings.folder, settings.runtime, settings.threads, settings.provider)).app()
+    return Service(settings, ExportedModel(settings.folder, settings.runtime, settings.threads, settings.provider)).app()
 
 
 def run_alone(settings: Settings, listener: socket.socket, app: Edge) -> None:
@@ -415,6 +410,34 @@ def run_alone(settings: Settings, listener: socket.socket, app: Edge) -> None:
         signal.signal(signal.SIGTERM, before)
 
 
+def run_in_thread(settings: Settings, listener: socket.socket, app: Edge) -> None:
+    """Serve in a thread with an event loop of its own, and wait for its end: for a thread in which a loop runs, such as Jupyter's.
+
+    In the main thread SIGTERM and SIGINT end it, whatever the loop there would make of them.
+    """
+    server = Server(settings, app)
+    with ended_by_signals(server), ThreadPoolExecutor(1, "server") as pool:
+        served = pool.submit(server.run, [listener])
+        try:
+            while not served.done():
+                wait([served], timeout=0.5)  # Windows notices no signal during a wait
+        except KeyboardInterrupt:  # not by a signal
+            server.should_exit = True
+    served.result()
+
+
+@contextlib.contextmanager
+def ended_by_signals(server: Server) -> Iterator[None]:
+    """SIGTERM and SIGINT end the server after the requests that are on their way, the second SIGINT at once."""
+    numbers = (signal.SIGTERM, signal.SIGINT) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, server.handle_exit) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def end_gracefully(number: int, frame: Any) -> None:
     """The terminal in which it was started is closed."""
     os.kill(os.getpid(), signal.SIGTERM)
@@ -423,154 +446,3 @@ def end_gracefully(number: int, frame: Any) -> None:
 def ignore_hang_up(number: int, frame: Any) -> None:
     """A single process has nobody to take its place while it loads the model again."""
     log("hang_up_ignored", logging.WARNING, why="a single process cannot be replaced without a gap: use --workers 2, or restart it")
-
-
-# --- several workers ----------------------------------------------------------------------------------------------
-
-CHECK = "import sys; from bertcourse.serving.server import check; check(*sys.argv[1:])"
-
-
-def check(folder: str, runtime: str, provider: str) -> None:
-    """In a process of its own: can the model be loaded? Prints the two sentences of its `ModelError` as JSON."""
-    from bertcourse.serving.predictor import Predictor
-    try:
-        Predictor(folder, runtime, provider=provider)
-    except ModelError as error:
-        print(json.dumps([error.en, error.zh]))
-
-
-def check_apart(settings: Settings) -> None:
-    """Load the model once, in a process that ends: the one that forks workers must not have threads. Raises `ModelError`."""
-    line = [sys.executable, "-c", CHECK, settings.folder, settings.runtime, settings.provider]
-    done = subprocess.run(line, capture_output=True, text=True, encoding="utf-8")
-    if done.returncode:
-        why = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1][:200]
-        raise ModelError(f"the model in {settings.folder} cannot be loaded ({why}): export it again",
-                         f"{settings.folder} 里的模型无法加载（{why}）：请重新导出")
-    if done.stdout.strip():
-        raise ModelError(*json.loads(done.stdout))
-
-
-def run_workers(settings: Settings, listener: socket.socket) -> int:
-    """Serve with several processes until SIGTERM or SIGINT; gunicorn's exit code."""
-    from gunicorn.app.base import BaseApplication
-    from gunicorn.arbiter import Arbiter
-    from gunicorn.glogging import Logger
-    from gunicorn.workers.base import Worker
-
-    from bertcourse.serving.metrics import FOLDER
-
-    class Lines(Logger):
-        """gunicorn's log, as ours."""
-
-        def setup(self, cfg: Any) -> None:
-            self.loglevel = logging.WARNING
-            set_up()
-
-    class Process(Worker):
-        """A worker: a process with a model and a server."""
-
-        def init_signals(self) -> None:
-            for number in self.SIGNALS:
-                signal.signal(number, signal.SIG_DFL)
-            signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))  # while it loads the model
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the master's, and a terminal that is closed tells all processes
-            signal.signal(signal.SIGQUIT, lambda number, frame: os._exit(0))  # the quick end: Ctrl-C
-
-        def run(self) -> None:
-            async def notify() -> None:
-                self.notify()
-                server.should_exit |= os.getppid() != self.ppid  # gunicorn is gone, and nobody would end this process
-            server = Server(settings, self.wsgi, shares, self.slot, callback_notify=notify, timeout_notify=5)
-            signal.signal(signal.SIGTERM, lambda number, frame: None)  # uvicorn raises it again when all is done
-            try:
-                server.run(self.sockets)
-            finally:
-                writer().flush()
-
-    class Master(Arbiter):
-        """gunicorn's master. On SIGHUP it replaces the workers one after the other, each when the one for it is ready.
-
-        gunicorn itself ends all old ones at once: until the new ones have loaded the model, nobody would answer.
-        """
-
-        outgoing: list[Any] = []  # workers to be replaced, the oldest first
-        incoming: Any = None  # that loads the model
-        leaving: Any = None  # that answers its last requests
-
-        def handle_hup(self) -> None:
-            if in_terminal:  # which is closed
-                raise StopIteration
-            self.outgoing = [worker for worker in sorted(self.WORKERS.values(), key=lambda worker: worker.age)
-                             if worker not in (self.incoming, self.leaving)]
-            log("replacing_workers", workers=len(self.outgoing))
-
-        def handle_usr2(self) -> None:
-            log("signal_ignored", logging.WARNING, signal="SIGUSR2", why="SIGHUP replaces the workers")
-
-        def wait_for_signals(self, timeout: float = 1.0) -> list[int]:
-            return super().wait_for_signals(0.1 if self.outgoing or self.incoming or self.leaving else timeout)
-
-        def manage_workers(self) -> None:
-            living = list(self.WORKERS.values())
-            self.outgoing = [worker for worker in self.outgoing if worker in living]
-            if self.leaving not in living:
-                self.leaving = None
-            if self.incoming and self.incoming not in living:
-                log("replacing_failed", logging.ERROR, why="a new worker could not load the model: the old ones go on")
-                self.outgoing, self.incoming = [], None
-            elif self.incoming and shares.is_ready(self.incoming):
-                self.incoming = None
-                if self.outgoing:
-                    self.leaving = self.outgoing.pop(0)
-                    self.kill_worker(self.leaving.pid, signal.SIGTERM)
-            elif self.outgoing and not self.incoming and not self.leaving:
-                self.incoming = self.WORKERS[self.spawn_worker()]
-            if not (self.incoming or self.leaving):
-                super().manage_workers()
-
-    class Application(BaseApplication):
-        """What gunicorn is to run."""
-
-        def run(self) -> None:
-            Master(self).run()
-
-        def load_config(self) -> None:
-            for name, value in {
-                "bind": bind, "workers": settings.workers, "worker_class": Process, "logger_class": Lines,
-                "timeout": BOOT, "graceful_timeout": int(settings.timeout + settings.read_timeout + settings.drain) + 2,
-                "control_socket_disable": True, "pre_fork": coming, "child_exit": gone, "proc_name": "bertcourse",
-            }.items():
-                self.cfg.set(name, value)
-
-        def load(self) -> Any:
-            try:
-                return make_app(settings)
-            except ModelError as error:  # it could be loaded when the service started: the others may still answer
-                log("model_lost", logging.ERROR, error=error.en)
-                time.sleep(PAUSE)
-                os._exit(1)
-
-    def coming(arbiter: Any, worker: Any) -> None:
-        worker.slot = shares.enter(worker)
-
-    def gone(arbiter: Any, worker: Any) -> None:
-        shares.leave(worker)
-        from bertcourse.serving.metrics import forget
-        forget(worker.pid, folder)
-        log("worker_ended", worker=worker.pid)
-
-    shares = Shares(2 * settings.workers + 8)  # while SIGHUP replaces workers there is one more; some may be about to end
-    in_terminal = sys.stderr.isatty()
-    bind = f"fd://{listener.detach()}"
-    folder = Path(tempfile.mkdtemp(prefix="bertcourse-metrics-"))
-    os.environ[FOLDER] = str(folder)
-    owner = os.getpid()
-    try:
-        Application().run()
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0
-    finally:
-        if os.getpid() == owner:
-            shutil.rmtree(folder, ignore_errors=True)
-    return 0

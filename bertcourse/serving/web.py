@@ -23,15 +23,15 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from bertcourse.models.exported import ExportedModel
 from bertcourse.runtime import ModelError
-from bertcourse.serving.batching import Batcher, Full, Hooks, Stopped, TooMuch, pieces_of
+from bertcourse.serving.batching import Batcher, Full, Hooks, Speed, Stopped, TooMuch, pieces_of
 from bertcourse.serving.docs import page as docs_page
 from bertcourse.serving.inputs import Problem, problem, read_json, read_request
 from bertcourse.serving.inputs import Request as Asked
 from bertcourse.serving.logs import log, log_request, places, writer
 from bertcourse.serving.metrics import Metrics
 from bertcourse.serving.openapi import describe
-from bertcourse.serving.predictor import Predictor
 from bertcourse.serving.settings import HEADERS, LOOPBACK, Settings, read_token
 
 GUARDED = ("/predict", "/model", "/metrics")
@@ -66,14 +66,14 @@ def length_of(request: Request) -> int:
 class Service:
     """One process of the service."""
 
-    def __init__(self, settings: Settings, predictor: Predictor) -> None:
+    def __init__(self, settings: Settings, predictor: ExportedModel) -> None:
         self.settings, self.predictor = settings, predictor
         self.token = read_token()
         self.metrics, self.log_all = Metrics(), settings.log == "requests"
         self.draining = False
         hooks = Hooks(batch=self._count_batch, queue=self.metrics.queue.set)
         self.batcher = Batcher(predictor, settings.max_batch, settings.max_wait_ms / 1000, settings.max_queue, settings.timeout, hooks,
-                               predictor.measure())
+                               Speed(*predictor.measure()))
         self._cutting, self._big = ThreadPoolExecutor(1, "cutting"), 0  # the thread that cuts large requests into pieces, and how many wait for it
         self.described = describe(predictor, settings, bool(self.token))
         folder = files("bertcourse.serving") / "pages"
@@ -137,7 +137,7 @@ class Service:
         rows, inputs, lost = [], [], []
         pieces = 0
         for number, (text, is_cut) in enumerate(zip(texts, cut)):
-            row = self.predictor.row(text)
+            row = self.predictor.request_row(text)
             made = self.predictor.encode_one(row, number)
             pieces += pieces_of(made)
             rows.append(row)
@@ -268,6 +268,7 @@ class Service:
             self.metrics.ready.set(0)
             await self.batcher.stop()
             self._cutting.shutdown(wait=False)
+            gc.unfreeze()  # this process may go on, as a notebook's does
             log("stopped")
 
     def app(self) -> Edge:

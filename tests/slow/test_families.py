@@ -22,7 +22,7 @@ from commands import run  # noqa: E402
 
 import bertcourse  # noqa: E402
 from bertcourse import deployment  # noqa: E402
-from bertcourse.serving.predictor import Predictor  # noqa: E402
+from bertcourse.models.exported import ExportedModel  # noqa: E402
 
 CONTEXT = "Anna Bell lives in Paris with Peter"
 QUESTIONS = [{"id": str(i), "question": "Where does Anna live?", "context": CONTEXT + "!" * i, "answers": {"text": ["Paris"], "answer_start": [19]}}
@@ -95,7 +95,7 @@ def test_the_table(tmp_path, family, task, monkeypatch):
     if task in EXPORTED:
         succeed("export", tmp_path / "model", "--out", tmp_path / "onnx", "--dev", dev, "--quiet")
         assert succeed("predict", tmp_path / "onnx", stdin=asked) == answer
-        served, = Predictor(tmp_path / "onnx").predict([request])
+        served, = ExportedModel(tmp_path / "onnx").answer([request])
         told = json.loads(answer)
         assert served.items() >= {key: value for key, value in told.items() if key != "tags"}.items() or served["spans"] == told["spans"]
     for method in ("kd", "distilbert", "tinybert"):

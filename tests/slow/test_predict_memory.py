@@ -15,11 +15,12 @@ WIDE = "a line with a number and a long tail that the model does not read " * 10
 
 def measure(folder: str, file: str, out: str, hoards: bool) -> int:
     """Predict, as the command does; returns this process's peak memory, in bytes."""
-    from bertcourse.app import cli, predict
+    from bertcourse.app import cli
+    from bertcourse.jobs import predicting
 
-    genuine = predict.rows_of
+    genuine = predicting.stream_rows
     if hoards:
-        predict.rows_of = lambda *args: iter(list(genuine(*args)))
+        predicting.stream_rows = lambda *args: iter(list(genuine(*args)))
     assert cli.main(["predict", folder, file, "--out", out, "--batch-size", "64"]) == 0
     return highest()
 

@@ -18,17 +18,19 @@ def measure(file: Path, work: Path, hoards: bool) -> int:
     from functools import partial
 
     from bertcourse import pieces
-    from bertcourse.app import pretrain
     from bertcourse.assets import asset
+    from bertcourse.jobs import corpus_text
+    from bertcourse.jobs.reporter import Reporter
 
     genuine = pieces.read_text
     if hoards:
         pieces.read_text = lambda *args: iter(list(genuine(*args)))
     pieces.encode = partial(pieces.encode, block=1 << 14)  # else buffers, which are small beside a real text, fill up
-    tokenizer = pretrain.load_tokenizer(asset("tiny-bert"))
-    text = pretrain.survey([file], 20_000)
+    tokenizer = corpus_text.load_tokenizer(asset("tiny-bert"))
+    text = corpus_text.survey([file], 20_000)
     work.mkdir()
-    pretrain.encode_corpus(Namespace(corpus=[file], encodings=["utf-8"], dev_share=0.02), tokenizer, work, text.characters, pretrain.Teller("en", True))
+    spec = Namespace(corpus=[file], encodings=["utf-8"], dev_share=0.02)
+    corpus_text.encode_corpus(spec, tokenizer, work, text.characters, Reporter(quiet=True))
     assert (work / "train").is_dir() and (work / "dev").is_dir() and sum(map(len, text.sample)) < 100_000
     return highest()
 

@@ -88,9 +88,9 @@ def test_it_serves_without_torch(slim, tmp_path):
             time.sleep(0.1)
         for path in ("", "docs", "model", "metrics", "ready"):
             assert httpx.get(found[0] + path).status_code == 200
-        from bertcourse.serving.predictor import Predictor
+        from bertcourse.models.exported import ExportedModel
         said = httpx.post(found[0] + "predict", json={"text": "good"}).json()["predictions"][0]
-        assert said.pop("truncated") is False and said == Predictor(model).predict([{"text": "good"}])[0]
+        assert said.pop("truncated") is False and said == ExportedModel(model).answer([{"text": "good"}])[0]
         process.terminate()
         assert process.wait(30) == 0
     finally:

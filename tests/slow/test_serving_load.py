@@ -23,8 +23,8 @@ from hypothesis import HealthCheck, example, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
+from bertcourse.models.exported import ExportedModel
 from bertcourse.serving.inputs import CODES
-from bertcourse.serving.predictor import Predictor
 
 sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / "benchmarks")]
 import commands  # noqa: E402
@@ -56,7 +56,7 @@ class Mixed:
     "Requests of all sizes, each different, some of them wrong; and what the service must say."
 
     def __init__(self, folder: Path, count: int, seed: int = 0) -> None:
-        chance, predictor = random.Random(seed), Predictor(folder)
+        chance, predictor = random.Random(seed), ExportedModel(folder)
         self.bodies, self.expected = [], []
         for number in range(count):
             if chance.random() < 0.02:
@@ -64,7 +64,7 @@ class Mixed:
             else:
                 texts = [f"{number} {i} {text(chance)}" for i in range(1 if chance.random() < 0.7 else chance.randint(2, 12))]
                 body, status = json.dumps({"text": texts if len(texts) > 1 else texts[0]}).encode(), 200
-                said = [answer for one in texts for answer in predictor.predict([{"text": one}])]
+                said = [answer for one in texts for answer in predictor.answer([{"text": one}])]
             self.bodies.append(body)
             self.expected.append((status, said))
         texts = {json.dumps(said) for status, said in self.expected if said}
@@ -130,9 +130,9 @@ def metrics(service) -> dict[str, float]:
 
 @pytest.mark.parametrize("kind", ["ner", "qa", "pairs", "regression"])
 def test_all_tasks_under_load(models, tmp_path, kind):
-    chance, predictor = random.Random(1), Predictor(models[kind])
+    chance, predictor = random.Random(1), ExportedModel(models[kind])
     asked = [{name: f"{i} {text(chance, 200 if name == 'context' else 20)}" for name in predictor.required} for i in range(400)]
-    expected = [predictor.predict([one])[0] for one in asked]
+    expected = [predictor.answer([one])[0] for one in asked]
     with serve(models[kind], "--workers", 2, "--max-queue", 5_000, log=tmp_path / "log") as service:
         result = asyncio.run(Load(service.port, [json.dumps(one).encode() for one in asked]).closed(32, len(asked)))
         assert result.statuses() == {200: len(asked)}

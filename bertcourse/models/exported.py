@@ -1,4 +1,4 @@
-"""The core of the service: a folder that `bertcourse export` wrote, from a row of texts to an answer. No HTTP, no queue."""
+"""Folders that `bertcourse export` writes, opened without torch: from texts to answers, with what a service needs to plan its batches."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from bertcourse.models.answers import cut, labelled_words, result
+from bertcourse.models.kinds import RUNTIMES as RUNTIMES
+from bertcourse.models.kinds import base_task
+from bertcourse.models.labels import rename
+from bertcourse.models.predictor import Predictor
+from bertcourse.models.tokenizer import Tokenizer
 from bertcourse.runtime import (
     ABOUT,
     CONFIG,
@@ -24,9 +30,6 @@ from bertcourse.runtime import (
     read_about,
     read_file,
 )
-from bertcourse.serving.answers import cut, labelled_words, result
-from bertcourse.serving.batching import Speed
-from bertcourse.serving.tokenizer import Tokenizer
 from bertcourse.tasks import TASK_TYPES, Task
 
 PAIRS = ("pairs", "nli", "similarity")
@@ -98,8 +101,8 @@ def check_provider(name: str) -> None:
                      f"这个 ONNX Runtime 不支持 {name}，只有 {known}：请安装适用于该设备的版本（cuda 用 onnxruntime-gpu），或用 --provider 换一个")
 
 
-class Predictor:
-    """A model that is loaded, tried and ready. Raises `ModelError` for a folder that cannot be used."""
+class ExportedModel(Predictor):
+    """An exported model that is loaded, tried and ready. Raises `ModelError` for a folder that cannot be used."""
 
     def __init__(
         self,
@@ -111,14 +114,15 @@ class Predictor:
         self.folder = Path(folder)
         if runtime == "ort" and provider != "cpu":
             check_provider(provider)
-        self.about, self.task = load_task(self.folder)
-        self.tokenizer: Tokenizer = self.task.tokenizer
+        self.about, task = load_task(self.folder)
+        self.tokenizer: Tokenizer = task.tokenizer
         self.session = open_session(self.folder / MODEL, runtime, threads=threads, providers=providers_of(provider),
                                     pad_id=self.tokenizer.pad_token_id)
+        super().__init__(base_task(self.about.task), task, self.session, dict(self.about.columns), list(self.about.inputs), self.folder.resolve().name)
         self.required, self.optional = fields_of(self.about)
         self._check()
 
-    def row(self, texts: Mapping[str, str]) -> dict[str, Any]:
+    def request_row(self, texts: Mapping[str, str]) -> dict[str, Any]:
         """The row of `bertcourse.tasks` for one text of a request."""
         if self.about.task == "qa":
             return {"question": texts["question"], "context": texts["context"]}
@@ -175,9 +179,9 @@ class Predictor:
             return False
         return count(*row.values()) > longest
 
-    def predict(self, texts: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
-        """Answers without a queue, as one batch: for tests, and to know what the service must say."""
-        rows = [self.row(one) for one in texts]
+    def answer(self, texts: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+        """What the service answers to requests, as one batch and without a queue."""
+        rows = [self.request_row(one) for one in texts]
         inputs = self.encode(rows)
         return self.decode(rows, inputs, self.run(inputs))
 
@@ -190,11 +194,11 @@ class Predictor:
         """A request with this text in every field."""
         return dict.fromkeys(self.required, text)
 
-    def measure(self) -> Speed:
-        """Seconds of a short and of a long input, each the best of a few passes."""
+    def measure(self) -> tuple[float, float]:
+        """Seconds of a forward pass: a constant, and for each piece; of a short and a long input, each the best of a few passes."""
         took = {}
         for text, passes in (("ok", 5), (self.long_text, 2)):
-            inputs = self.encode([self.row(self.texts_of(text))])[:1]
+            inputs = self.encode([self.request_row(self.texts_of(text))])[:1]
             times = []
             for _ in range(passes):
                 begin = time.perf_counter()
@@ -203,18 +207,11 @@ class Predictor:
             took[len(inputs[0]["input_ids"])] = min(times)
         (short, fast), (long, slow) = [*took.items()][0], [*took.items()][-1]
         piece = max(slow - fast, 0.05 * slow) / max(long - short, 1)
-        return Speed(max(fast - short * piece, 0.0), piece)
-
-    @property
-    def kind(self) -> str:
-        """The kind of answer, by the names of `bertcourse predict`."""
-        if self.about.task in ("ner", "qa"):
-            return self.about.task
-        return "regression" if not self.about.labels else "classification"
+        return max(fast - short * piece, 0.0), piece
 
     def _check_outputs(self) -> None:
         """Raises `ModelError` if the model gives another number of scores than there are labels."""
-        found = self.run(self.encode([self.row(self.texts_of("ok"))]))[0]
+        found = self.run(self.encode([self.request_row(self.texts_of("ok"))]))[0]
         if "logits" not in found:
             return
         scores, labels = found["logits"].shape[-1], len(self.about.labels) or 1
@@ -227,8 +224,8 @@ class Predictor:
         try:
             self._check_outputs()
             for size in (1, 2, 8):
-                self.predict([self.texts_of("ok")] * size)
-            self.predict([self.texts_of(self.long_text)])
+                self.answer([self.texts_of("ok")] * size)
+            self.answer([self.texts_of(self.long_text)])
         except ModelError:
             raise
         except Exception as error:
@@ -236,3 +233,23 @@ class Predictor:
                 f"the model in {self.folder} cannot answer ({type(error).__name__}: {str(error)[:120]}): its files do not belong together, "
                 "export it again",
                 f"{self.folder} 里的模型无法作答（{type(error).__name__}：{str(error)[:120]}）：这些文件不属于同一个模型，请重新导出") from None
+
+
+def is_exported(name: str | Path) -> bool:
+    """Does a folder hold an exported model?"""
+    from bertcourse import runtime
+    return runtime.is_exported(Path(name).expanduser())
+
+
+def open_exported(
+    name: str | Path, runtime: str = "ort", threads: int | None = None, labels: Sequence[str] | None = None
+) -> ExportedModel:
+    """The model of a folder, ready to run, without torch; `labels` are names for its own.
+
+    Raises `UserError` for one that is damaged or was not written by `export`.
+    """
+    found = ExportedModel(Path(name).expanduser(), runtime, threads)
+    found.name = Path(name).expanduser().name
+    if labels:
+        rename(found, labels, found.name)
+    return found

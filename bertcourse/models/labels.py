@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bertcourse.app.messages import UserError, plural
-
-HELP = "names for the model's labels in their order: bad,good, or a JSON list"
-
-
-def names(text: str) -> list[str]:
-    """An argument such as `bad,good`, or a JSON list of strings."""
-    try:
-        found = json.loads(text) if text.lstrip().startswith("[") else [part.strip() for part in text.split(",")]
-    except ValueError:
-        found = []
-    if len(found) < 2 or len(set(map(str, found))) < len(found) or not all(isinstance(name, str) and name for name in found):
-        raise argparse.ArgumentTypeError(f"must be like bad,good, or a JSON list of strings, each name once, not {text!r}")
-    return found
+from bertcourse.base.messages import UserError, plural
 
 
 def rename(predictor: Any, labels: Sequence[str], name: str) -> None:
@@ -57,7 +42,7 @@ def listed(labels: Sequence[str], separator: str = ", ") -> str:
     return separator.join([*labels[:10], *(["…"] if len(labels) > 10 else [])])
 
 
-def settle(predictor: Any, rows: Mapping[str, Any], name: str, tell: Any) -> Mapping[str, Any]:
+def match_labels(predictor: Any, rows: Mapping[str, Any], name: str, reporter: Any) -> Mapping[str, Any]:
     """Labelled rows (split → `files.Rows`) with the labels of the model.
 
     A model without names takes those of the rows, in their order, and that is said. Tags are written in the model's scheme.
@@ -70,7 +55,7 @@ def settle(predictor: Any, rows: Mapping[str, Any], name: str, tell: Any) -> Map
     if not task.labels or known:
         return rows
     if are_unnamed(task.labels):
-        take_names(predictor, given, name, file, tell)
+        take_names(predictor, given, name, file, reporter)
     elif not given & set(task.labels) and len(given) == len(task.labels):
         raise UserError(f"{name} has the labels {listed(task.labels)}, {file} {listed(in_order(given))}: if they mean the same, "
                         "give the file's with --labels, in the model's order",
@@ -100,7 +85,7 @@ def in_order(labels: set[str]) -> list[str]:
     return sorted(labels, key=key)
 
 
-def take_names(predictor: Any, given: set[str], name: str, file: str, tell: Any) -> None:
+def take_names(predictor: Any, given: set[str], name: str, file: str, reporter: Any) -> None:
     """Labels LABEL_0 … take the names in the rows. Raises `UserError` where nobody can know which is which."""
     labels, count = in_order(given), len(predictor.task.labels)
     if given <= {str(i) for i in range(count)}:  # the rows have the model's own numbers
@@ -111,5 +96,24 @@ def take_names(predictor: Any, given: set[str], name: str, file: str, tell: Any)
                         f"{name} 有 {count} 个没有名字的标签，{file} 里有 {len(labels)} 个（{listed(labels, '、')}）："
                         "请用 --labels 按顺序写出全部名字")
     rename(predictor, labels, name)
-    tell.state(f"{name} has labels without names (LABEL_0 …): taken in order as {listed(labels)}; if the order is another, use --labels",
+    reporter.info(f"{name} has labels without names (LABEL_0 …): taken in order as {listed(labels)}; if the order is another, use --labels",
                f"{name} 的标签没有名字（LABEL_0 …）：按顺序当作 {listed(labels, '、')}；如果顺序不同，请用 --labels")
+
+
+def as_numbers(rows: Any, labels: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows (`files.Rows`) whose classes are numbers, as `Task.score` wants them. Raises `UserError` for a class that the model has not.
+
+    labels: the model's, in the order of their numbers.
+    """
+    from bertcourse.files import check_classes
+    check_classes(rows, labels)
+    number = {name: i for i, name in enumerate(labels)}
+    found = []
+    for row in rows.rows:
+        row = dict(row)
+        if isinstance(row.get("label"), str):
+            row["label"] = number[row["label"]]
+        if "ner_tags" in row:
+            row["ner_tags"] = [number[tag] for tag in row["ner_tags"]]
+        found.append(row)
+    return found

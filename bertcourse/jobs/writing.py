@@ -1,0 +1,78 @@
+"""JSON lines to standard output, to an open stream, or to a file that is there when all of it is."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TextIO
+
+from bertcourse.base.atomic import _beside
+from bertcourse.base.display import json_of
+from bertcourse.base.errors import UserError
+from bertcourse.jobs.folder import check_output_file, unwritable
+from bertcourse.jobs.options import as_path
+
+
+def is_stream(out: Any) -> bool:
+    """Is it an open stream, or None for standard output, rather than the name of a file?"""
+    return out is None or hasattr(out, "write")
+
+
+def is_terminal(out: Any) -> bool:
+    """Is it a stream that a person reads as it comes?"""
+    return getattr(out, "isatty", bool)()
+
+
+def as_output(out: Any) -> Path | TextIO | None:
+    """A file's name as a path; a stream as it is."""
+    return out if is_stream(out) else as_path(out)
+
+
+def check_output(out: Path | TextIO | None, file: str) -> None:
+    """Raises `UserError` if a file cannot be written, or would take the place of the input `file`."""
+    if not is_stream(out):
+        check_output_file(out, file)
+
+
+@contextmanager
+def output_errors(out: Path | TextIO | None) -> Iterator[None]:
+    """What the system says of the output, as `UserError`; a reader that leaves stays a `BrokenPipeError`."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise unwritable(Path("standard output") if is_stream(out) else out, error) from None
+
+
+@contextmanager
+def open_output(out: Path | TextIO | None) -> Iterator[TextIO]:
+    """The stream to write to; a file is there when all of it is. Raises `OSError`."""
+    if is_stream(out):
+        stream = out or sys.stdout
+        if stream is sys.stdout and hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8")  # JSON is UTF-8, whatever the terminal
+        yield stream
+        return
+    temporary = _beside(out, "tmp")
+    try:
+        with temporary.open("x", encoding="utf-8", newline="\n") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, out)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def json_lines(rows: Sequence[Mapping[str, Any]], name: str) -> str:
+    """Rows as JSON lines. Raises `UserError` for what is no number, which JSON cannot say; `name`: the model that gave it."""
+    try:
+        return "".join(json_of(row, allow_nan=False) + "\n" for row in rows)
+    except ValueError:
+        raise UserError(f"{name} gives nan instead of numbers, its weights are damaged: train it again",
+                        f"{name} 给出的不是数而是 nan，权重已损坏：请重新训练") from None

@@ -1,0 +1,48 @@
+"""Models that answer: checkpoints and exported models as folders, opened, described, saved and asked.
+
+`load` opens either of them, or a checkpoint of the hub; all give a `Predictor`. Importing this package imports no torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bertcourse.models.predictor import Predictor
+
+__all__ = ["load"]
+
+
+def load(
+    name: str,  # folder of a checkpoint or of an exported model, or an owner/name of the hub
+    *,
+    labels: list[str] | None = None,  # names for the model's labels, in their order
+    runtime: str | None = None,  # of an exported model: "ort" (default) or "openvino"
+    threads: int | None = None,  # of an exported model (default: one for each physical core)
+) -> Predictor:
+    """Open a fine-tuned model where it runs fastest: PyTorch on a GPU if there is one, an exported model in its runtime.
+
+    Raises `bertcourse.base.errors.UserError` for what cannot be opened, or is not fine-tuned.
+    """
+    from bertcourse.models.exported import is_exported, open_exported
+    name = str(name)
+    if is_exported(name):
+        return open_exported(name, runtime or "ort", threads, labels)
+    from bertcourse.base.errors import UserError
+    if runtime:
+        raise UserError(f"--runtime is for exported models, {name} is none: leave it out, or run `bertcourse export` first",
+                        f"--runtime 用于导出的模型，{name} 不是：请去掉它，或先运行 `bertcourse export`")
+    import torch  # seconds
+
+    from bertcourse.models.checkpoint import open_checkpoint
+    found = open_checkpoint(name, labels)
+    found.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return found
+
+
+def __getattr__(name: str) -> Any:
+    """`Predictor`, imported when it is asked for."""
+    if name == "Predictor":
+        from bertcourse.models.predictor import Predictor
+        return Predictor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,234 @@
+"""The commands as Python functions: rows in memory, results, interruptions, and one definition of every option."""
+
+import inspect
+import re
+import signal
+from pathlib import Path
+
+import commands
+import pytest
+
+from bertcourse import jobs
+from bertcourse.app import cli
+from bertcourse.app.options import help_texts, parameter_comments
+from bertcourse.base.errors import UserError
+from bertcourse.jobs.options import rules
+
+ROOT = Path(__file__).parents[1]
+WITH_OPTIONS = {"pretrain": "PretrainOptions", "finetune": "FinetuneOptions", "distill": "DistillOptions"}
+HAN = re.compile(r"[\u4e00-\u9fff]")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def surroundings():
+    with commands.surroundings():
+        yield
+
+
+@pytest.fixture(scope="module")
+def reviews() -> dict:
+    from bertcourse.corpus_tasks import dataset
+    return dataset("sentiment", "en", {"train": 80, "test": 24})
+
+
+def as_records(rows) -> list[dict]:
+    """Rows with labels as names."""
+    names = rows.features["label"].names
+    return [{"sentence": row["sentence"], "label": names[row["label"]]} for row in rows]
+
+
+# --- the page's example -------------------------------------------------------------------------------------------
+
+def example_of(path: Path) -> str:
+    """The Python example of a document, between the marks that name it."""
+    text = path.read_text(encoding="utf-8")
+    return re.search(r"<!-- jobs -->\n```python\n(.*?)```", text, re.S)[1]
+
+
+@pytest.mark.parametrize("document", ["README.md", "README.zh.md"])
+def test_the_example_of_the_readme_runs(tmp_path, monkeypatch, reviews, document):
+    monkeypatch.chdir(tmp_path)
+    for name, rows in (("train.tsv", reviews["train"]), ("dev.tsv", reviews["test"])):
+        lines = [f"{row['sentence']}\t{row['label']}" for row in as_records(rows)]
+        Path(name).write_text("\n".join(["sentence\tlabel", *lines]) + "\n", encoding="utf-8")
+    served = []
+    monkeypatch.setattr("bertcourse.jobs.serving.serve", lambda folder, **options: served.append((folder, options)))
+    code = example_of(ROOT / document).replace("epochs=3", "epochs=1")
+    names: dict = {}
+    exec(compile(code, document, "exec"), names)
+    assert names["teacher"].metrics["dev"]["accuracy"] >= 0 and names["student"].comparison["parameters"]["ratio"] < 1
+    assert names["onnx"].report["dev"]["agree"] > 0.5 and names["answer"]["label"] in names["teacher"].metrics["labels"]
+    assert served == [("fast", {"port": 8000})]
+
+
+@pytest.mark.check
+def test_the_page_shows_the_same_example():
+    import json
+    page = json.loads((ROOT / "nbs/04_1_tasks.ipynb").read_text(encoding="utf-8"))
+    cells = {cell["id"]: "".join(cell["source"]) for cell in page["cells"]}
+    for cell, document in (("recap-en", "README.md"), ("recap-zh", "README.zh.md")):
+        assert example_of(ROOT / document) in cells[cell]
+
+
+# --- rows in memory -----------------------------------------------------------------------------------------------
+
+def test_rows_in_memory_are_rows_of_a_file(tmp_path, reviews):
+    import json
+
+    import pandas
+    records = as_records(reviews["train"])
+    file = tmp_path / "train.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in records), encoding="utf-8")
+    found = []
+    for number, source in enumerate([file, str(file), records, reviews["train"], pandas.DataFrame(records)]):
+        done = jobs.finetune("classification", source, model="tiny", steps=2, precision="no", out=tmp_path / str(number), quiet=True)
+        found.append(((done.folder / "model.safetensors").read_bytes(), done.metrics["labels"], done.metrics["files"][0]["name"]))
+    assert all(one == found[0] for one in found)
+
+
+def test_tags_and_answers_in_memory(tmp_path):
+    from bertcourse.corpus_tasks import dataset
+    for task in ("ner", "qa"):
+        rows = dataset(task, "en", {"train": 20})["train"]
+        done = jobs.finetune(task, rows, model="tiny", steps=1, precision="no", out=tmp_path / task, quiet=True)
+        assert done.metrics["task"] == task and done.metrics["data"]["rows"]["train"] == 18
+
+
+@pytest.mark.parametrize("source, says", [
+    ([1, 2], "train, row 1 is int: give a mapping"),
+    ({"sentence": "a"}, "train is dict: give a file, a list of dicts"),
+    (3, "train is int"),
+    ([{"sentence": "a", "label": object()}], "train, row 1 cannot be written as JSON"),
+    ([{"sentence": "a", "label": "\ud800"}] * 3, "train, row 1 cannot be written as JSON"),
+    ([{"sentence": "a"}], "train.jsonl, line 1: no column 'label'"),
+    ([], "train.jsonl"),
+])
+def test_rows_that_are_refused(tmp_path, source, says):
+    with pytest.raises(UserError, match=re.escape(says)) as caught:
+        jobs.finetune("classification", source, model="tiny", out=tmp_path / "m", quiet=True)
+    assert HAN.search(caught.value.zh) and not (tmp_path / "m").exists()
+
+
+def test_several_splits_are_refused(tmp_path, reviews):
+    with pytest.raises(UserError, match=r"train is a DatasetDict of several splits: give one of them, such as \['train'\]"):
+        jobs.finetune("classification", reviews, model="tiny", out=tmp_path / "m", quiet=True)
+
+
+# --- values -------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("options, says", [
+    ({"epochs": 0}, "--epochs must be a whole number from 1 on, not 0"), ({"epochs": 1.5}, "--epochs must be a whole number"),
+    ({"epochs": True}, "--epochs must be"), ({"lr": "fast"}, "--lr must be a number above 0, not 'fast'"), ({"lr": float("nan")}, "--lr must be"),
+    ({"dropout": 1.0}, "--dropout must be a number from 0 to below 1"), ({"precision": "fp16"}, "--precision must be one of no, bf16, auto"),
+    ({"columns": "sentence"}, "--columns must be like"), ({"epochs": 1, "steps": 2}, "--steps: not allowed with argument --epochs"),
+    ({"task": "parsing"}, "--task must be one of"), ({"train": None}, "--train must be given"),
+])
+def test_values_that_are_refused_in_the_words_of_the_command(tmp_path, options, says):
+    given = {"task": "classification", "train": [{"sentence": "a", "label": "b"}], "model": "tiny", "quiet": True} | options
+    with pytest.raises(UserError, match=re.escape(says)) as caught:
+        jobs.finetune(**given, out=tmp_path / "m")
+    assert HAN.search(caught.value.zh)
+
+
+# --- interrupted --------------------------------------------------------------------------------------------------
+
+def test_an_interruption_says_how_to_go_on(tmp_path, monkeypatch, reviews):
+    import bertcourse.training
+    genuine, options = bertcourse.training.State.record, {"model": "tiny", "epochs": 2, "batch_size": 16, "precision": "no", "quiet": True}
+
+    def record(self, due):
+        genuine(self, due)
+        if self.step == 3:
+            signal.raise_signal(signal.SIGINT)
+    whole = jobs.finetune("classification", as_records(reviews["train"]), out=tmp_path / "whole", **options)
+    with monkeypatch.context() as patch:
+        patch.setattr(bertcourse.training.State, "record", record)
+        with pytest.raises(jobs.Stopped, match="stopped at step 3; to go on: bertcourse finetune") as caught:
+            jobs.finetune("classification", as_records(reviews["train"]), out=tmp_path / "m", **options)
+    assert isinstance(caught.value, KeyboardInterrupt) and caught.value.saved and caught.value.step == 3
+    done = jobs.finetune(out=tmp_path / "m", resume=True, quiet=True)  # the rows are in the folder
+    assert (done.folder / "model.safetensors").read_bytes() == (whole.folder / "model.safetensors").read_bytes()
+    assert {path.name for path in done.folder.iterdir()} == {path.name for path in whole.folder.iterdir()}
+
+
+# --- a folder that was trained without a job ----------------------------------------------------------------------
+
+def test_a_model_trained_with_the_library_is_read_as_it_was_trained(tmp_path, reviews):
+    from bertcourse import profiles
+    from bertcourse.models.checkpoint import save_checkpoint
+    from bertcourse.tasks import task_of
+    from bertcourse.training import fit
+    profile = profiles.load("tiny")
+    task = task_of("classification", reviews["train"], profile.tokenizer(), max_length=32, lang="en")
+    model = task.model(profile.model)
+    fit(model, task.encode(reviews["train"]), steps=2, collate=task.collate, progress=False)
+    save_checkpoint(tmp_path / "m", task, model, inputs=["sentence"])
+    onnx = jobs.export(tmp_path / "m", out=tmp_path / "onnx", quiet=True)
+    assert onnx.report["about"]["max_length"] == 32 and onnx.report["about"]["inputs"] == ["sentence"]
+    texts = list(reviews["test"]["sentence"])
+    answers = [[one["label"] for one in jobs.load(tmp_path / name).predict(texts)] for name in ("m", "onnx")]
+    assert answers[0] == answers[1] == [one["label"] for one in task.predict(model, reviews["test"])]
+    with pytest.raises(UserError, match="is not empty"):
+        save_checkpoint(tmp_path / "m", task, model)
+
+
+# --- one definition of every option -------------------------------------------------------------------------------
+
+@pytest.mark.check
+@pytest.mark.parametrize("name", [name for name in cli.COMMANDS if name in jobs.PLACES])
+def test_every_option_of_a_command_is_a_parameter_with_a_comment(name, monkeypatch):
+    monkeypatch.setenv("LC_ALL", "en_US.UTF-8")
+    function = getattr(jobs, name)
+    parameters = {p for p, one in inspect.signature(function).parameters.items() if one.kind is not one.VAR_KEYWORD}
+    parser, _ = cli.make_parser(name)
+    command = next(action.choices[name] for action in parser._actions if hasattr(action, "choices") and isinstance(action.choices, dict))
+    options = {action.dest for action in command._actions} - {"help", "json"}
+    assert options == parameters - ({"quiet"} - options)
+    comments = parameter_comments(function)
+    assert parameters <= comments.keys() and all(comments[p][0] not in "A" for p in parameters)
+
+
+@pytest.mark.check
+@pytest.mark.parametrize("name, kind", WITH_OPTIONS.items())
+def test_options_are_those_of_the_function(name, kind):
+    module = inspect.getmodule(getattr(jobs, name))
+    assert set(rules(getattr(module, kind))) == set(inspect.signature(getattr(jobs, name)).parameters) - {"quiet"}
+
+
+@pytest.mark.check
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_help_text_is_complete(name, monkeypatch, capsys):
+    """Two examples, every option with its words in both languages, at most 100 columns."""
+    from bertcourse.base.text import wide
+    texts = help_texts()
+    assert len(texts[name]["examples"]) == 2 and all(line.startswith("bertcourse " + name) for line in texts[name]["examples"])
+    for lang in ("en_US.UTF-8", "zh_CN.UTF-8"):
+        monkeypatch.setenv("LC_ALL", lang)
+        parser, _ = cli.make_parser(name)
+        with pytest.raises(SystemExit):
+            parser.parse_args([name, "--help"])
+        shown = capsys.readouterr().out
+        assert "SUPPRESS" not in shown and max(map(wide, shown.splitlines())) <= 100
+        command = next(action.choices[name] for action in parser._actions if hasattr(action, "choices") and isinstance(action.choices, dict))
+        for action in command._actions:
+            assert action.help and "==SUPPRESS==" not in action.help, action.dest
+            assert bool(HAN.search(action.help)) == lang.startswith("zh") or not re.search("[a-z] [a-z]", action.help), (name, action.dest)
+
+
+@pytest.mark.check
+def test_the_package_is_light():
+    import subprocess
+    import sys
+    code = f"import bertcourse.jobs, bertcourse.models, sys; [getattr(bertcourse.jobs, name) for name in {list(jobs.PLACES)!r}]; " \
+           "print([name for name in ('torch', 'transformers', 'datasets', 'matplotlib') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+@pytest.mark.check
+def test_the_package_is_typed():
+    assert (ROOT / "bertcourse/py.typed").is_file()
+    for name in jobs.PLACES:
+        function = getattr(jobs, name)
+        if inspect.isfunction(function):
+            signature = inspect.signature(function)
+            assert all(p.annotation is not p.empty for p in signature.parameters.values()) and signature.return_annotation is not signature.empty
