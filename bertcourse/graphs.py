@@ -5,7 +5,7 @@
 # %% ../nbs/helpers/graphs.ipynb #exports-imports
 from __future__ import annotations
 
-import contextlib, math, os
+import contextlib, json, math, os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,11 +18,11 @@ from torch import nn
 
 from .deployment import _plain, _quiet, example, operators, opset_of
 from .languages import bilingual
-from .plots import Caption, Figure, SOURCE, axes, caption_text, dress, style
+from .plots import Caption, Figure, SOURCE, axes, caption_text, dress, plot_trade_offs, style
 
 # %% auto #0
 __all__ = ['quiet', 'trace_model', 'find_layer', 'plot_layers', 'describe_product', 'break_graphs', 'convert_to_fp16',
-           'quantize_to_4_bits', 'channel_ranges', 'plot_channels', 'decision_table']
+           'quantize_to_4_bits', 'channel_ranges', 'plot_channels', 'decision_table', 'plot_real_models']
 
 # %% ../nbs/helpers/graphs.ipynb #quiet
 @contextlib.contextmanager
@@ -360,3 +360,21 @@ def decision_table() -> Figure:
             f"<tbody>{''.join(lines)}</tbody></table></div>")
     cpus = " / ".join(recording.machine["cpu"] for recording in recordings)
     return Figure(html, *caption_text("7.4-decisions", cpus=cpus))
+
+# %% ../nbs/helpers/graphs.ipynb #real-models
+_REAL = {"sst2": "6 layers, PyTorch", "sst2-onnx": "6 layers, ONNX", "sst2-int8": "6 layers, INT8",
+         "sst2-student": "3 layers, PyTorch", "sst2-student-int8": "3 layers, INT8"}
+
+def plot_real_models(
+    caption: Caption = "", zh: str = "", en: str = "",  # see `caption_text`
+) -> Figure:
+    "Real weights on SST-2 (`benchmarks/real.json`): accuracy against milliseconds for 32 tokens on one thread, areas by megabytes."
+    from bertcourse.assets import asset
+    found = json.loads((asset("benchmarks") / "real.json").read_text(encoding="utf-8"))
+    milliseconds = {row["model"]: row["ms"] for row in found["results"] if row["batch"] == 1}
+    megabytes = {row["model"]: row["megabytes"] for row in found["models"]}
+    points = []
+    for row in found["dev"]["models"]:
+        name = row["model"]
+        points.append((_REAL[name], row["scores"]["accuracy"], megabytes[name], milliseconds[name], _REAL[name].partition(",")[0]))
+    return plot_trade_offs(points, caption=caption, zh=zh, en=en, ylabel="accuracy, SST-2")
