@@ -58,7 +58,6 @@ import sys
 import tempfile
 import threading
 import time
-import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -372,7 +371,7 @@ class Report:
         self._write(self.text)
 
     def _write(self, text: str) -> None:
-        write_whole = import_training().write_whole
+        from bertcourse.training import write_whole
         with self.lock:
             if self.path:
                 write_whole(self.path, lambda path: path.write_text(text, encoding="utf-8"))
@@ -407,23 +406,6 @@ def start_watchdog(report: Report, seconds: float) -> threading.Timer:
 
 
 # --- bertcourse and transformers ----------------------------------------------------------------------------
-
-
-def import_training() -> types.ModuleType:
-    """`bertcourse.training`, also without matplotlib, which only `History.plot` needs."""
-    try:
-        import bertcourse.training as training
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] != "matplotlib":
-            raise
-        stub = types.ModuleType("bertcourse.plots")
-        stub.Figure = stub.axes = stub.dress = stub.style = None
-        sys.modules[stub.__name__] = stub
-        try:
-            import bertcourse.training as training
-        finally:
-            del sys.modules[stub.__name__]
-    return training
 
 
 @contextlib.contextmanager
@@ -607,9 +589,11 @@ def run_fit(
     settings: Settings, device: Any, rows: Sequence[Any], make: Callable[[], Any], is_late: Callable[[], bool]
 ) -> list[Sample]:
     """A visit of our loop."""
+    from bertcourse import training
+
     meter = Meter(settings, device, is_late)
     with fresh_accelerate():
-        import_training().fit(
+        training.fit(
             make(),
             rows,
             steps=meter.total,
@@ -966,7 +950,9 @@ class TrainedModel:
     @functools.cached_property
     def optimizer(self) -> Any:
         """AdamW, fused."""
-        return import_training().make_optimizer(self.model, 1e-4)
+        from bertcourse import training
+
+        return training.make_optimizer(self.model, 1e-4)
 
     def step(self, batch: Mapping[str, Any]) -> None:
         """One step in bf16 on a batch that is on the device."""
@@ -997,9 +983,11 @@ def run_input_path(
     """A visit of training steps fed by a data loader: collating, copying and training. One sample."""
     import torch
 
+    from bertcourse import training
+
     settings, device = trained.settings, trained.device
     lengths = lengths_of(rows)
-    plan = import_training().plan(lengths, settings.batch_size, settings.seed, 0)
+    plan = training.plan(lengths, settings.batch_size, settings.seed, 0)
     loader = torch.utils.data.DataLoader(
         rows,
         batch_sampler=plan,
@@ -1135,6 +1123,8 @@ def make_batches(kind: str, rows: Sequence[Any], settings: Settings) -> list[dic
     """All rows as batches of one kind, in random order."""
     import numpy as np
 
+    from bertcourse import training
+
     rng, lengths, size = np.random.default_rng(settings.seed), lengths_of(rows), settings.batch_size
     order = rng.permutation(len(rows)).tolist()
     tokens = size * round(statistics.fmean(lengths))  # of a step, on average
@@ -1148,7 +1138,7 @@ def make_batches(kind: str, rows: Sequence[Any], settings: Settings) -> list[dic
     if kind == "packed, nested tensor":
         return [nested_batch(rows, part, settings) for part in split(order, size)]
     if kind == "grouped by length":
-        batches = import_training().plan(lengths, size, settings.seed, 0)
+        batches = training.plan(lengths, size, settings.seed, 0)
     elif kind == "grouped by length, token budget":
         batches = token_batches(lengths, max(tokens, round_up(max(lengths))))
         rng.shuffle(batches)

@@ -5,7 +5,7 @@
 # %% ../nbs/helpers/deployment.ipynb #exports-imports
 from __future__ import annotations
 
-import contextlib, io, itertools, logging, math, os, warnings
+import contextlib, io, itertools, logging, math, warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from .base.atomic import whole_file
 from .distillation import _attending, interleave
 from .runtime import INPUTS, ModelError, Session
 
@@ -75,11 +76,10 @@ def export(
     Written to a temporary name, then renamed. `ModelError` for an architecture that the exporter cannot follow.
     """
     path, given = Path(path), example(model, names)
-    partial = path.with_name(f".{path.name}.partial")
     with torch.no_grad(): outs = [name for name, value in model(**given).items() if isinstance(value, Tensor)]
     common: dict[str, Any] = dict(input_names=list(given), output_names=outs, opset_version=opset)
     try:
-        with _for_export(model, attention), _quiet():
+        with whole_file(path) as partial, _for_export(model, attention), _quiet():
             if legacy:
                 axes = {name: {0: "batch", 1: "sequence"} for name in (*given, *(outs if outs != ["logits"] else ()))}
                 torch.onnx.export(model, (), partial, kwargs=given, dynamic_axes={"logits": {0: "batch"}} | axes, dynamo=False, **common)
@@ -89,11 +89,9 @@ def export(
                 program = torch.onnx.export(model, (), kwargs=given, dynamic_shapes={name: free for name in given}, dynamo=True, **common)
                 for node in program.model.graph: node.metadata_props.pop(_STACK, None)
                 program.save(partial, external_data=False)
-        os.replace(partial, path)
     except Exception as error:
         name, why = type(model).__name__, str(error).strip().partition("\n")[0][:200]
         raise ModelError(f"{name} cannot be exported ({why})", f"{name} 无法导出（{why}）") from error
-    finally: partial.unlink(missing_ok=True)
     return path
 
 # %% ../nbs/helpers/deployment.ipynb #operators
@@ -260,11 +258,7 @@ def fuse(
     options, target = FusionOptions("bert"), Path(target)
     options.enable_gelu_approximation = gelu_approximation
     with _quiet(): made = optimize_model(str(source), "bert", num_heads, hidden_size, optimization_options=options, opt_level=0)
-    partial = target.with_name(f".{target.name}.partial")
-    try:
-        made.save_model_to_file(str(partial))
-        os.replace(partial, target)
-    finally: partial.unlink(missing_ok=True)
+    with whole_file(target) as partial: made.save_model_to_file(str(partial))
     return Counter({name: n for name, n in operators(target).items() if name in FUSED})
 
 # %% ../nbs/helpers/deployment.ipynb #quantize
@@ -307,12 +301,11 @@ def quantize(
     from onnxruntime import quantization as q
     kinds = {"int8": q.QuantType.QInt8, "uint8": q.QuantType.QUInt8}
     target = Path(target)
-    partial = target.with_name(f".{target.name}.partial")
     given: dict[str, Any] = dict(weight_type=kinds[weights], per_channel=per_channel,
                                  reduce_range=reduce_range, op_types_to_quantize=list(operators))
     try:
         model = _plain(source)
-        with _quiet():
+        with whole_file(target) as partial, _quiet():
             if calibration is None: q.quantize_dynamic(model, partial, **given)
             else:
                 calibration.rewind()
@@ -320,11 +313,9 @@ def quantize(
                            "percentile": q.CalibrationMethod.Percentile}
                 q.quantize_static(model, partial, calibration, quant_format=q.QuantFormat.QDQ, activation_type=q.QuantType.QUInt8,
                                   calibrate_method=methods[method], nodes_to_exclude=_of_activations(model), **given)
-        os.replace(partial, target)
     except Exception as error:
         why = str(error).strip().partition("\n")[0][:200]
         raise ModelError(f"{Path(source).name} cannot be quantised ({why})", f"{Path(source).name} 无法量化（{why}）") from error
-    finally: partial.unlink(missing_ok=True)
     return target
 
 def _of_activations(model: onnx.ModelProto) -> list[str]:

@@ -5,7 +5,7 @@
 # %% ../nbs/helpers/experiments.ipynb #exports-imports
 from __future__ import annotations
 
-import argparse, datetime, hashlib, json, math, os, re, statistics, sys, time
+import argparse, datetime, hashlib, json, math, re, statistics, sys, time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from typing import Any
 
 from .assets import asset
 from .base.cells import fill_in
-from .base import machine
+from .base import atomic, machine
 from .languages import bilingual
 
 # %% auto #0
@@ -197,9 +197,7 @@ def _rows_so_far(
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     whole = [json.loads(line) for line in lines if line.endswith("\n")]  # a killed run may leave half a line
     if not whole or whole[0] != identity: whole = [identity]
-    partial = path.with_suffix(".partial")  # to be killed here must not cost the rows
-    partial.write_text("".join(json.dumps(line) + "\n" for line in whole), encoding="utf-8")
-    os.replace(partial, path)
+    atomic.replace(path, "".join(json.dumps(line) + "\n" for line in whole).encode())  # to be killed here must not cost the rows
     return [line["row"] for line in whole[1:]], whole[-1].get("after", 0.0)
 
 def run(
@@ -225,9 +223,7 @@ def run(
     result = Recording(id, rows, experiment.CONFIG, _machine(threads=1), **identity, date=datetime.date.today().isoformat(),
                        seconds=round(time.perf_counter() - start, 1))
     target = path.with_suffix(".json")
-    partial = target.with_suffix(".json.partial")
-    partial.write_text(json.dumps(result.__dict__, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, target)
+    atomic.replace(target, (json.dumps(result.__dict__, indent=1, ensure_ascii=False) + "\n").encode())
     kept.unlink()
     return result
 

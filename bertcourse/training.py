@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from transformers import get_scheduler
 from transformers.utils import logging as hf_logging
 
+from .base.atomic import whole_file
 from .base.machine import computes_in_bf16
 
 if TYPE_CHECKING: from bertcourse.plots import Figure  # Matplotlib, which training does without
@@ -376,14 +377,7 @@ def write_whole(
     write: Callable[[Path], Any],  # writes the file under the name it is given
 ) -> None:
     "Write a file that is there whole or not at all, whenever the process is killed."
-    partial = path.with_name(f".{path.name}.partial")
-    write(partial)
-    with partial.open("r+b") as file: os.fsync(file.fileno())
-    os.replace(partial, path)
-    if os.name == "posix":  # the new name has to reach the disk, too
-        folder = os.open(path.parent, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
+    with whole_file(path) as partial: write(partial)
 
 def save_weights(
     model: nn.Module,

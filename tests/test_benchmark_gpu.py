@@ -22,7 +22,7 @@ import scripts
 SCRIPT = scripts.BENCHMARKS / "gpu.py"
 ALLOWED = ("torch", "transformers", "accelerate", "safetensors", "numpy")
 RUN_WITH_BLOCKED_IMPORTS = """
-import json, re, runpy, sys
+import importlib.util, json, re, runpy, sys
 from importlib.machinery import PathFinder
 
 class Finder(PathFinder):
@@ -46,6 +46,7 @@ class Finder(PathFinder):
 blocked, log, sys.argv = json.loads(sys.argv[1]), sys.argv[2], sys.argv[3:]
 sys.meta_path = [finder for finder in sys.meta_path if finder is not PathFinder] + [Finder]
 assert not set(blocked["modules"]) & set(sys.modules)
+assert importlib.util.find_spec("matplotlib") is None, "nothing is blocked"
 try:
     runpy.run_path(sys.argv[0], run_name="__main__")
 finally:

@@ -101,7 +101,7 @@ def test_tags_and_answers_in_memory(tmp_path):
     ([{"sentence": "a", "label": object()}], "train, row 1 cannot be written as JSON"),
     ([{"sentence": "a", "label": "\ud800"}] * 3, "train, row 1 cannot be written as JSON"),
     ([{"sentence": "a"}], "train.jsonl, line 1: no column 'label'"),
-    ([], "train.jsonl"),
+    ([], "train holds no rows: give some"),
 ])
 def test_rows_that_are_refused(tmp_path, source, says):
     with pytest.raises(UserError, match=re.escape(says)) as caught:
@@ -232,3 +232,88 @@ def test_the_package_is_typed():
         if inspect.isfunction(function):
             signature = inspect.signature(function)
             assert all(p.annotation is not p.empty for p in signature.parameters.values()) and signature.return_annotation is not signature.empty
+
+
+# --- a loaded model -----------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory, reviews):
+    out = tmp_path_factory.mktemp("loaded") / "m"
+    return jobs.finetune("classification", as_records(reviews["train"]), model="tiny", steps=2, precision="no", out=out, quiet=True).load()
+
+
+def test_every_kind_of_collection_is_answered_row_by_row(loaded, reviews):
+    import numpy
+    import pandas
+    texts = list(reviews["test"]["sentence"])[:3]
+    answers = loaded.predict(texts)
+    assert [loaded.predict(text) for text in texts] == answers and list(loaded.predict(text for text in texts)) == answers
+    rows = [{"sentence": text} for text in texts]
+    for several in (tuple(rows), rows, pandas.DataFrame(rows), pandas.Series(texts), numpy.array(texts), reviews["test"].select(range(3))):
+        if not isinstance(several, tuple):
+            assert loaded.predict(several) == answers, type(several)
+    assert loaded.predict([{"text": text} for text in texts]) == answers and loaded.predict([]) == []
+    assert len(repr(loaded)) < 200
+
+
+@pytest.mark.parametrize("example, says", [
+    (None, "cannot read None"), (5, "cannot read 5"), (b"a", "cannot read b'a'"), ([3], "cannot read 3"), ({"label": "a"}, "the input has –"),
+    ({"sentence": 3}, "sentence is 3: give a text"), (("a", "b"), "cannot read ('a', 'b')"),
+])
+def test_examples_that_are_refused(loaded, example, says):
+    with pytest.raises(UserError, match=re.escape(says)) as caught:
+        loaded.predict(example)
+    assert HAN.search(caught.value.zh)
+
+
+@pytest.mark.parametrize("call, says", [
+    (lambda model: model.predict(["a"], batch_size=0), "batch_size must be a whole number from 1 on, not 0"),
+    (lambda model: jobs.load(""), "'' is no model"), (lambda model: jobs.load("tiny", runtime="foo"), "there is no runtime 'foo'"),
+    (lambda model: jobs.load("tiny", threads=0), "threads must be"), (lambda model: jobs.finetune(out=5), "--out must be the name of a file or folder, not 5"),
+    (lambda model: jobs.export(model, out="x"), "--model must be a model's folder or name, not Predictor"),
+    (lambda model: jobs.distill(model, out="x"), "--teacher must be a model's folder or name, not Predictor"),
+    (lambda model: jobs.finetune(out="x", resume="no"), "--resume must be True or False, not 'no'"),
+    (lambda model: jobs.finetune("classification", [], model="tiny", out="x"), "train holds no rows"),
+])
+def test_calls_that_are_refused(loaded, call, says):
+    with pytest.raises(UserError, match=re.escape(says)) as caught:
+        call(loaded)
+    assert HAN.search(caught.value.zh)
+
+
+def test_a_saved_checkpoint_has_the_labels_of_its_task(tmp_path, loaded):
+    from dataclasses import replace
+
+    from bertcourse.models.checkpoint import save_checkpoint
+    names = tuple(f"class {i}" for i in range(len(loaded.task.labels)))
+    save_checkpoint(tmp_path / "m", replace(loaded.task, labels=names), loaded.model, inputs=["sentence"])
+    assert jobs.load(tmp_path / "m").predict("good")["label"] in names
+    for wrong, says in [({"task": replace(loaded.task, labels=("a", "b"))}, "the task has 2 labels, the model 5 outputs"),
+                        ({"inputs": ["foo"]}, "inputs must be a list"), ({"inputs": "sentence"}, "inputs must be a list"),
+                        ({"task": loaded.model, "model": loaded.task}, "a folder, a task and a model, in this order")]:
+        given = {"task": loaded.task, "model": loaded.model, "inputs": ["sentence"]} | wrong
+        with pytest.raises(UserError, match=says):
+            save_checkpoint(tmp_path / "n", **given)
+        assert not (tmp_path / "n").exists()
+
+
+def test_a_notebook_shows_the_sentence(monkeypatch):
+    monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
+    assert UserError("wrong", "错了")._render_traceback_() == ["UserError: 错了"]
+    shown, = jobs.Stopped("finetune", Path("m"), 3, True)._render_traceback_()
+    assert "第 3 步" in shown and "resume=True" in shown
+
+
+def test_ctrl_c_during_the_imports_waits_for_them():
+    from bertcourse.jobs.stopping import StopRequest
+    done = []
+    with StopRequest(zh=False) as stop, pytest.raises(KeyboardInterrupt), stop.held():
+        signal.raise_signal(signal.SIGINT)
+        done.append("imported")
+    assert done == ["imported"]
+
+
+def test_a_column_that_is_not_used_may_hold_dates(tmp_path, reviews):
+    import pandas
+    frame = pandas.DataFrame(as_records(reviews["train"])).assign(when=pandas.Timestamp("2026-01-02"))
+    assert jobs.finetune("classification", frame, model="tiny", steps=1, precision="no", out=tmp_path / "m", quiet=True).metrics["steps"] == 1

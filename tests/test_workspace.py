@@ -716,5 +716,5 @@ def test_language_of_the_locale(environ, lang):
     ("Chinese (Simplified)_China", "zh"), ("zh_CN", "zh"), ("de_DE", "en"), (None, "en"),
 ])
 def test_language_of_the_system(monkeypatch, name, lang):
-    monkeypatch.setattr("bertcourse.base.messages.locale.getlocale", lambda: (name, None))
+    monkeypatch.setattr("bertcourse.base.reader.locale.getlocale", lambda: (name, None))
     assert reader_language({}) == lang

@@ -89,6 +89,24 @@ def replace(target: Path, data: bytes) -> None:
     _sync_folder(target.parent)
 
 
+@contextmanager
+def whole_file(target: Path) -> Iterator[Path]:
+    """A temporary name beside `target`: the file that is written there takes its place when the block ends, and is gone if it fails.
+
+    Raises `OSError`.
+    """
+    temporary = _beside(target, "partial")
+    try:
+        yield temporary
+        with temporary.open("r+b") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+    _sync_folder(target.parent)
+
+
 def replace_untouched(target: Path, data: bytes, expected: str) -> bool:
     """Replace a file whose SHA-256 is `expected`. False, and the file as it was, if it has another.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bertcourse.base.display import printable
+from bertcourse.base.reader import reader_language
 
 
 class UserError(Exception):
@@ -18,3 +19,7 @@ class UserError(Exception):
     def text(self, lang: str) -> str:
         """The sentence in `lang`, "zh" or "en"."""
         return self.zh if lang == "zh" else self.en
+
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows: the sentence, in the reader's language, without the library's lines above it."""
+        return [f"{type(self).__name__}: {self.text(reader_language())}"]

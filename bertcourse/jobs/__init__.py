@@ -38,3 +38,8 @@ def __getattr__(name: str) -> Any:
     if name not in PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """The jobs, for completion."""
+    return sorted({*globals(), *PLACES})

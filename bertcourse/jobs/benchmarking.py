@@ -23,7 +23,7 @@ from bertcourse.base.text import shown_name
 from bertcourse.jobs.data import check_files
 from bertcourse.jobs.exporting import agreement, read_rows
 from bertcourse.jobs.folder import check_output_file, unwritable
-from bertcourse.jobs.options import FileOptions, Labels, Numbers, Refused, Whole, Words, as_path, option
+from bertcourse.jobs.options import FileOptions, Labels, Numbers, Refused, Whole, Words, as_model, as_path, option
 from bertcourse.jobs.reporter import Reporter, format_score
 from bertcourse.jobs.rows import Source, as_files
 from bertcourse.models.checkpoint import model_location, model_name, open_checkpoint
@@ -351,5 +351,5 @@ def bench(
     """
     names = [models] if isinstance(models, (str, os.PathLike)) else list(models)
     with as_files(dict(locals()), ["dev"]) as values:
-        options = BenchOptions.of(values | {"models": [str(name) for name in names], "out": as_path(out)})
+        options = BenchOptions.of(values | {"models": [as_model(name, "models") for name in names], "out": as_path(out)})
         return run_benchmark(options, Reporter(quiet))

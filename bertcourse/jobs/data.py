@@ -98,7 +98,8 @@ def hold_out(train: Any, seed: int, name: str) -> dict[str, Any]:
     for i, key in enumerate(inputs_as_keys(train)):
         groups.setdefault(key, []).append(i)
     if len(groups) < 2:
-        raise UserError(f"{name} has too few rows to hold some out: give a file with --dev", f"{name} 太少，留不出验证数据：请用 --dev 给出文件")
+        raise UserError(f"{name} has too few rows that differ (for qa: passages) to hold some out: give a file with --dev",
+                        f"{name} 里不同的数据（qa 是不同的原文）太少，留不出验证数据：请用 --dev 给出文件")
     wanted, held = max(1, round(DEV_SHARE * len(train))), []
     for group in in_proportion([*groups.values()], strata_of(train), seed)[:-1]:  # one group at least is left to learn from
         if len(held) < wanted:

@@ -24,7 +24,7 @@ from bertcourse.jobs.data import SPLITS, Data, build_splits, model_inputs
 from bertcourse.jobs.distill_options import DEFAULTS, FILES, METHODS, NEEDED, DistillOptions, DistillSpec, compare, fill_settings, resumed
 from bertcourse.jobs.finetuning import count_steps, score_kept_weights
 from bertcourse.jobs.folder import METRICS, RunFolder, folder_status, no_run, remove_leftovers
-from bertcourse.jobs.options import as_path
+from bertcourse.jobs.options import as_model, as_path
 from bertcourse.jobs.reading import kinds_of, options_of, read_first
 from bertcourse.jobs.reporter import NUMBERS, EpochReport, Reporter, card_line, format_scores, headline
 from bertcourse.jobs.result import Trained
@@ -352,6 +352,7 @@ def run_distillation(options: DistillOptions, reporter: Reporter, sources: Mappi
             compare(options, metrics | {"teacher": metrics["teacher"].get("name", "")}, DEFAULTS)
             remove_leftovers(options.out)
             return metrics
+        run.load_libraries()
         spec = resumed(options, DEFAULTS) if found == "unfinished" else DistillSpec.of(options, fill_settings(options))
         plan = prepare(spec, options.out, found == "new" and spec.settings["columns"] is not None, reporter)
         with run.open_folder(stages=True) as folder:
@@ -419,5 +420,5 @@ def distill(
     """
     given = dict(locals())
     with as_files(given, FILES) as values:
-        named = {"out": as_path(out), "teacher": None if teacher is None else str(teacher), "student": student_option(student)}
+        named = {"out": as_path(out), "teacher": as_model(teacher, "teacher"), "student": student_option(student)}
         return run_distillation(DistillOptions.of(values | named), Reporter(quiet), given)

@@ -25,7 +25,7 @@ from bertcourse.base.text import shown_name
 from bertcourse.jobs import cards
 from bertcourse.jobs.data import check_files
 from bertcourse.jobs.folder import check_place, unwritable
-from bertcourse.jobs.options import Choice, FileOptions, Labels, Real, as_path, option
+from bertcourse.jobs.options import Choice, FileOptions, Labels, Real, as_model, as_path, option
 from bertcourse.jobs.reporter import Reporter, format_score
 from bertcourse.jobs.result import Exported
 from bertcourse.jobs.rows import Source, as_files
@@ -386,4 +386,4 @@ def export(
     `bertcourse.base.errors.UserError` for what a user can mend; then nothing is written.
     """
     with as_files(dict(locals()), ["calibrate", "dev"]) as values:
-        return run_export(ExportOptions.of(values | {"model": str(model), "out": as_path(out)}), Reporter(quiet))
+        return run_export(ExportOptions.of(values | {"model": as_model(model), "out": as_path(out)}), Reporter(quiet))

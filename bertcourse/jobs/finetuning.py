@@ -32,7 +32,20 @@ from bertcourse.jobs.data import (
     model_inputs,
 )
 from bertcourse.jobs.folder import METRICS, RunFolder, folder_status, no_run, remove_leftovers
-from bertcourse.jobs.options import COUNT, LANGUAGE, Choice, FileOptions, Or, Real, TrainingOptions, Whole, as_path, command_line, option
+from bertcourse.jobs.options import (
+    COUNT,
+    LANGUAGE,
+    Choice,
+    FileOptions,
+    Or,
+    Real,
+    TrainingOptions,
+    Whole,
+    as_model,
+    as_path,
+    command_line,
+    option,
+)
 from bertcourse.jobs.reporter import NUMBERS, EpochReport, Reporter, card_line, format_scores, headline
 from bertcourse.jobs.result import Trained
 from bertcourse.jobs.rows import Source, as_files
@@ -344,6 +357,7 @@ def run_finetuning(options: FinetuneOptions, reporter: Reporter, sources: Mappin
             compare(options, metrics)
             remove_leftovers(options.out)
             return metrics
+        run.load_libraries()
         spec = resumed(options) if found == "unfinished" else FinetuneSpec.of(options)
         plan = prepare(spec, read_data(spec, reporter), reporter)
         with run.open_folder() as folder:
@@ -424,5 +438,5 @@ def finetune(
     """
     given = dict(locals())
     with as_files(given, list(SPLITS)) as values:
-        options = FinetuneOptions.of(values | {"out": as_path(out), "model": None if model is None else str(model)})
+        options = FinetuneOptions.of(values | {"out": as_path(out), "model": as_model(model)})
         return run_finetuning(options, Reporter(quiet), given)

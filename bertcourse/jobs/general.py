@@ -261,6 +261,7 @@ def run_general_distillation(options: DistillOptions, reporter: Reporter, source
             return metrics
         if found == "new" and (options.teacher is None or options.student is None):
             raise no_run(options.out)
+        run.load_libraries()
         spec = resumed(options, DEFAULTS) if found == "unfinished" else DistillSpec.of(options, filled(options, DEFAULTS))
         plan = prepare(spec, options.out, reporter)
         with run.open_folder() as folder:

@@ -229,6 +229,8 @@ class Options:
     def __post_init__(self) -> None:
         for one in fields(self):
             value, rule = getattr(self, one.name), one.metadata.get("rule")
+            if one.type == "bool" and not isinstance(value, bool):
+                raise UserError(f"{flag_of(one.name)} must be True or False, not {value!r}", f"{flag_of(one.name)} 应为 True 或 False，不能是 {value!r}")
             if rule is None or value is None:
                 continue
             try:
@@ -264,9 +266,23 @@ def rules(kind: type[Options]) -> dict[str, Rule | None]:
     return {one.name: one.metadata.get("rule") for one in dataclasses.fields(kind)}
 
 
-def as_path(value: Any) -> Path | None:
-    """A path, with `~` as the home folder."""
-    return None if value is None else Path(value).expanduser()
+def as_path(value: Any, name: str = "out") -> Path | None:
+    """A path, with `~` as the home folder. Raises `UserError` for what is none; `name`: the option."""
+    if value is None:
+        return None
+    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
+        raise UserError(f"{flag_of(name)} must be the name of a file or folder, not {value!r}", f"{flag_of(name)} 应为文件或文件夹的名称，不能是 {value!r}")
+    return Path(value).expanduser()
+
+
+def as_model(value: Any, name: str = "model") -> str | None:
+    """The name or folder of a model. Raises `UserError` for anything else, such as a model that is loaded; `name`: the option."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise UserError(f"{flag_of(name)} must be a model's folder or name, not {type(value).__name__}",
+                    f"{flag_of(name)} 应为模型的文件夹或名称，不能是 {type(value).__name__}")
 
 
 def command_line(command: str, options: Options, shown: Mapping[str, Any], left_out: Sequence[str] = ("resume",)) -> str:

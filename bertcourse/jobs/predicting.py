@@ -15,9 +15,9 @@ from typing import Any, TextIO
 from bertcourse.base.errors import UserError
 from bertcourse.base.json_files import write_json
 from bertcourse.base.messages import plural
-from bertcourse.jobs.options import COUNT, TEXT_FORMATS, Choice, FileOptions, Labels, as_path, option
+from bertcourse.jobs.options import COUNT, TEXT_FORMATS, Choice, FileOptions, Labels, as_model, as_path, option
 from bertcourse.jobs.reading import file_name, first_line, is_typed, kinds_of, open_lines, read_for, recognise, service_columns
-from bertcourse.jobs.reporter import Reporter, format_scores
+from bertcourse.jobs.reporter import Reporter, format_scores, in_notebook
 from bertcourse.jobs.rows import Source, as_files
 from bertcourse.jobs.writing import as_output, check_output, json_lines, open_output, output_errors
 from bertcourse.models import load
@@ -232,6 +232,8 @@ def predict(
     `file` is a file, a list of dicts, a `datasets.Dataset` or a `pandas.DataFrame`, `out` a file or an open stream. For answers as
     Python objects see `bertcourse.models.load`. Raises `bertcourse.base.errors.UserError` for what a user can mend.
     """
+    if in_notebook() and isinstance(file, str) and file == "-":
+        raise UserError("a notebook has no standard input: give a file or rows", "笔记本没有标准输入：请给出文件或数据")
     with as_files(dict(locals()), ["file"]) as values:
-        paths = {"model": str(model), "file": str(values["file"]), "out": as_output(out), "metrics": as_path(metrics)}
+        paths = {"model": as_model(model), "file": str(values["file"]), "out": as_output(out), "metrics": as_path(metrics, "metrics")}
         return run_predicting(PredictOptions.of(values | paths), Reporter())

@@ -312,6 +312,7 @@ def run_pretraining(options: PretrainOptions, reporter: Reporter) -> Trained:
             compare(options, metrics["data"] | {"recipe": metrics["recipe"]})
             remove_leftovers(options.out)
             return metrics
+        run.load_libraries()
         spec, text = PretrainSpec.resumed(options) if found == "unfinished" else PretrainSpec.of(options), None
         set_threads(spec.recipe.hidden_size, options.threads)
         if is_main_process() and not open_pieces(spec, options.out / WORK):

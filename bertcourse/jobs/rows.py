@@ -59,7 +59,9 @@ def _class_names(features: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def _plain(value: Any, names: Sequence[str] | None) -> Any:
-    """A value as JSON has it."""
+    """A value as JSON has it; dates as text."""
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
     if hasattr(value, "tolist"):  # NumPy's scalars and arrays
         value = value.tolist()
     if isinstance(value, (list, tuple)):
@@ -71,6 +73,7 @@ def _plain(value: Any, names: Sequence[str] | None) -> Any:
 
 def write_rows(source: Any, name: str, path: Path) -> None:
     """Write rows as JSON lines: row n is line n. Raises `UserError`."""
+    number = 0
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for number, row in enumerate(records(source, name), 1):
             try:
@@ -78,6 +81,8 @@ def write_rows(source: Any, name: str, path: Path) -> None:
             except (TypeError, UnicodeEncodeError) as error:
                 raise UserError(f"{name}, row {number} cannot be written as JSON ({error}): give texts and numbers",
                                 f"{name} 第 {number} 条无法写成 JSON（{error}）：请给出文本和数") from None
+    if not number:
+        raise UserError(f"{name} holds no rows: give some", f"{name} 是空的：请给出数据")
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 from bertcourse.base.errors import UserError
 from bertcourse.base.json_files import read_json
 from bertcourse.jobs.folder import METRICS, Diverged, RunFolder
-from bertcourse.jobs.reporter import is_main_process
+from bertcourse.jobs.reporter import in_notebook, is_main_process
 from bertcourse.jobs.stopping import Stopped, StopRequest
 
 SAVED_EVERY = 1_000  # steps, at most
@@ -32,6 +32,16 @@ class Run:
     def __init__(self, command: str, out: Path, stop: StopRequest) -> None:
         self.command, self.out, self.stop = command, out, stop
         self.folder: RunFolder | None = None
+
+    def load_libraries(self) -> None:
+        """Import PyTorch, transformers and what comes with them; Ctrl-C waits for the end of it."""
+        with self.stop.held():
+            import transformers.models.bert.modeling_bert  # noqa: F401
+
+            import bertcourse.files
+            import bertcourse.profiles
+            import bertcourse.tasks
+            import bertcourse.training  # noqa: F401
 
     @contextlib.contextmanager
     def open_folder(self, stages: bool = False) -> Iterator[RunFolder]:
@@ -96,7 +106,7 @@ def training_errors(lr: float, best: Path, stop: StopRequest) -> Iterator[None]:
     from bertcourse.training import NonFiniteLoss
     stop.gentle = True
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.nullcontext() if in_notebook() else contextlib.redirect_stdout(sys.stderr):
             yield
     except NonFiniteLoss as error:
         raise diverged(str(error).split(",")[0], lr, best) from None

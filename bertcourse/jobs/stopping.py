@@ -7,8 +7,11 @@ import os
 import shlex
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from bertcourse.base.reader import reader_language
 
 
 class Stopped(KeyboardInterrupt):
@@ -17,6 +20,12 @@ class Stopped(KeyboardInterrupt):
     def __init__(self, command: str, out: Path, step: int = 0, saved: bool = False) -> None:
         self.command, self.out, self.step, self.saved = command, out, step, saved
         super().__init__(self.text("en"))
+
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows: the sentence, in the reader's language, and what to call."""
+        lang = reader_language()
+        more = "" if not self.saved else "；在 Python 里：resume=True" if lang == "zh" else "; in Python: resume=True"
+        return [f"Stopped: {self.text(lang)}{more}"]
 
     def text(self, lang: str) -> str:
         """What the run has left and how to go on."""
@@ -38,7 +47,8 @@ class StopRequest:
 
     def __init__(self, zh: bool) -> None:
         self.zh = zh
-        self.gentle = self.asked = self.over = self.evaluates = False
+        self.gentle = self.requested = self.over = self.evaluates = False
+        self.holding = self.pending = False
         self.before: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -57,17 +67,31 @@ class StopRequest:
         """Called by a signal."""
         if self.over:
             return
-        if self.gentle and not self.asked and not self.evaluates:
-            self.asked = True
+        if self.holding:
+            self.pending = True
+            return
+        if self.gentle and not self.requested and not self.evaluates:
+            self.requested = True
             text = "\n本步结束后停下；再按一次 Ctrl-C 立即停下\n" if self.zh else "\nstopping after this step; once more: at once\n"
             if sys.stderr is not None and sys.stderr.isatty():
                 os.write(2, text.encode())  # not print, which this may have interrupted
             return
         raise KeyboardInterrupt
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Ctrl-C waits for the end of the block: an import that stops half-way would spoil the rest of a Python session."""
+        self.holding = True
+        try:
+            yield
+        finally:
+            self.holding = False
+        if self.pending:
+            raise KeyboardInterrupt
+
     def __call__(self) -> bool:
         """For `fit(pause=…)`: is the training to stop after this step?"""
-        return self.asked
+        return self.requested
 
     def on_eval_begin(self, state: Any) -> None:
         """A callback of `training.fit`."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from bertcourse.base.atomic import _beside
+from bertcourse.base.atomic import whole_file
 from bertcourse.base.display import json_of
 from bertcourse.base.errors import UserError
 from bertcourse.jobs.folder import check_output_file, unwritable
@@ -57,16 +56,8 @@ def open_output(out: Path | TextIO | None) -> Iterator[TextIO]:
             stream.reconfigure(encoding="utf-8")  # JSON is UTF-8, whatever the terminal
         yield stream
         return
-    temporary = _beside(out, "tmp")
-    try:
-        with temporary.open("x", encoding="utf-8", newline="\n") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, out)
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+    with whole_file(out) as temporary, temporary.open("x", encoding="utf-8", newline="\n") as file:
+        yield file
 
 
 def json_lines(rows: Sequence[Mapping[str, Any]], name: str) -> str:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ __all__ = ["load"]
 
 
 def load(
-    name: str,  # folder of a checkpoint or of an exported model, or an owner/name of the hub
+    name: str | os.PathLike[str],  # folder of a checkpoint or of an exported model, or an owner/name of the hub
     *,
     labels: list[str] | None = None,  # names for the model's labels, in their order
     runtime: str | None = None,  # of an exported model: "ort" (default) or "openvino"
@@ -24,11 +25,18 @@ def load(
 
     Raises `bertcourse.base.errors.UserError` for what cannot be opened, or is not fine-tuned.
     """
+    from bertcourse.base.errors import UserError
+    from bertcourse.models.kinds import RUNTIMES
+    if not isinstance(name, (str, os.PathLike)) or not os.fspath(name):
+        raise UserError(f"{name!r} is no model: give its folder, or an owner/name of the hub", f"{name!r} 不是模型：请给出文件夹，或 Hub 上的 owner/name")
+    if runtime not in (None, *RUNTIMES):
+        raise UserError(f"there is no runtime {runtime!r}: choose {' or '.join(RUNTIMES)}", f"没有 {runtime!r} 这种运行时：请选 {' 或 '.join(RUNTIMES)}")
+    if threads is not None and (type(threads) is not int or threads < 1):
+        raise UserError(f"threads must be a whole number from 1 on, not {threads!r}", f"threads 应为不小于 1 的整数，不能是 {threads!r}")
     from bertcourse.models.exported import is_exported, open_exported
-    name = str(name)
+    name = os.fspath(name)
     if is_exported(name):
         return open_exported(name, runtime or "ort", threads, labels)
-    from bertcourse.base.errors import UserError
     if runtime:
         raise UserError(f"--runtime is for exported models, {name} is none: leave it out, or run `bertcourse export` first",
                         f"--runtime 用于导出的模型，{name} 不是：请去掉它，或先运行 `bertcourse export`")

@@ -29,11 +29,11 @@ def entities(prediction: Mapping[str, Any], row: Mapping[str, Any], lang: str) -
     found = []
     for span in prediction["spans"]:
         a, b = span["start"], span["end"]
-        said = ("" if lang == "zh" else " ").join(row["tokens"][a:b])
+        words = ("" if lang == "zh" else " ").join(row["tokens"][a:b])
         if offsets:
             a, b = offsets[a][0], offsets[b - 1][1]
-            said = text[a:b]
-        found.append({"label": span["label"], "text": said, "start": a, "end": b, "probability": round(span["probability"], DIGITS)})
+            words = text[a:b]
+        found.append({"label": span["label"], "text": words, "start": a, "end": b, "probability": round(span["probability"], DIGITS)})
     return {"tags": prediction["tags"], "spans": found}
 
 

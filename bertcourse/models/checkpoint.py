@@ -13,7 +13,7 @@ from bertcourse.base.json_files import read_json, write_json
 from bertcourse.base.machine import set_threads
 from bertcourse.base.names import PREFIX, built_in
 from bertcourse.base.text import shown_name
-from bertcourse.models.kinds import ABOUT, TASKS, describe
+from bertcourse.models.kinds import ABOUT, INPUTS, TASKS, describe
 from bertcourse.models.labels import rename
 from bertcourse.models.predictor import Predictor
 
@@ -125,10 +125,12 @@ def save_checkpoint(
 ) -> Path:
     """Write a model so that `load`, `export`, `distill` and `predict` read it as it was trained: weights, tokenizer, `bertcourse.json`.
 
-    Raises `UserError` for a folder that holds something, `OSError` when the disk is full.
+    The model's configuration gets the task's labels. Raises `UserError` for a folder that holds something, and where task, model and
+    columns do not fit together; `OSError` when the disk is full.
     """
     from bertcourse.training import save_weights
     folder = Path(folder)
+    check_saved(task, model, inputs)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is not empty: choose another folder", f"{folder} 不是空的：请换一个文件夹")
     folder.mkdir(parents=True, exist_ok=True)
@@ -136,6 +138,22 @@ def save_checkpoint(
     task.tokenizer.save_pretrained(folder)
     write_json(folder / ABOUT, describe(task, columns, inputs))
     return folder
+
+
+def check_saved(task: Any, model: Any, inputs: Sequence[str]) -> None:
+    """Give the model's configuration the labels of its task. Raises `UserError` where task, model and columns do not fit together."""
+    if not hasattr(task, "encode") or not hasattr(model, "state_dict"):
+        raise UserError("save_checkpoint takes a folder, a task and a model, in this order", "save_checkpoint 的参数依次是文件夹、任务和模型")
+    unknown = [name for name in ([inputs] if isinstance(inputs, str) else inputs) if name not in INPUTS]
+    if unknown or isinstance(inputs, str):
+        raise UserError(f"inputs must be a list of the columns that the model reads, some of {', '.join(INPUTS)}, not {inputs!r}",
+                        f"inputs 应为模型所读各列的列表，取自 {'、'.join(INPUTS)}，不能是 {inputs!r}")
+    if task.name in ("classification", "ner"):
+        if len(task.labels) != model.config.num_labels:
+            raise UserError(f"the task has {len(task.labels)} labels, the model {model.config.num_labels} outputs: give the task the model's labels",
+                            f"任务有 {len(task.labels)} 个标签，模型有 {model.config.num_labels} 个输出：请让任务的标签与模型一致")
+        model.config.id2label = dict(enumerate(task.labels))
+        model.config.label2id = {label: i for i, label in enumerate(task.labels)}
 
 
 def count_parameters(model: Any) -> int:

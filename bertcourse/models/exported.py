@@ -159,9 +159,9 @@ class ExportedModel(Predictor):
         found: Sequence[Mapping[str, np.ndarray]],  # of `run`, in their order
     ) -> list[dict[str, Any]]:
         """The answers, one for each row: label, probability, scores; score; spans; or answer, start, end, probability."""
-        said = self.task.decode(found, rows, inputs)
-        made = [result(self.kind, one, row, self.about.lang, scores=True) for one, row in zip(said, rows, strict=True)]
-        for one, prediction, row in zip(made, said, rows):
+        predictions = self.task.decode(found, rows, inputs)
+        made = [result(self.kind, one, row, self.about.lang, scores=True) for one, row in zip(predictions, rows, strict=True)]
+        for one, prediction, row in zip(made, predictions, rows):
             one.pop("tags", None)  # of words that the caller does not know
             if self.kind == "ner" and self.task.meaning is None:
                 one["spans"] = labelled_words(prediction, row)

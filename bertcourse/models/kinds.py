@@ -46,7 +46,7 @@ def check_inputs(inputs: Sequence[str], kind: str, row: Mapping[str, Any], name:
     """Raises `UserError` if a row has not the columns that the model `name` was trained on."""
     absent = [column for column in inputs if column not in row]
     if absent:
-        has = ", ".join(column for column in row if column not in ("id", "text", "offsets", *TARGETS))
+        has = ", ".join(column for column in row if column not in ("id", "text", "offsets", *TARGETS)) or "–"
         raise UserError(f"{name} ({kind}) reads {', '.join(inputs)}, the input has {has}: give what it was trained on",
                         f"{name}（{kind}）读的是 {'、'.join(inputs)}，输入里却是 {has}：请给出训练时那样的输入")
 

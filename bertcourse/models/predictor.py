@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -22,7 +22,7 @@ def batches(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
         yield batch
 
 
-@dataclass
+@dataclass(repr=False)
 class Predictor:
     """A fine-tuned model and what its folder says of it."""
 
@@ -32,6 +32,10 @@ class Predictor:
     columns: dict[str, str] = field(default_factory=dict)  # our name → that of the training files
     inputs: list[str] = field(default_factory=list)  # columns it was trained on; empty where nobody knows
     name: str = ""  # for messages
+
+    def __repr__(self) -> str:
+        labels = f", labels {', '.join(self.task.labels[:10])}" if self.task.labels else ""
+        return f"<{type(self).__name__} {self.name}: {self.kind}{labels}>"
 
     def row(self, example: Example) -> dict[str, Any]:
         """The row of `bertcourse.tasks` for a text, a pair of texts, a list of tokens, or a mapping. Raises `UserError`."""
@@ -65,7 +69,8 @@ class Predictor:
         check_inputs(self.inputs, self.kind, row, self.name)
         for name, value in row.items():
             wanted = list if name in ("tokens", "offsets") else str
-            if name in ("sentence", "sentence1", "sentence2", "question", "context", "tokens") and not isinstance(value, wanted):
+            wrong = not isinstance(value, wanted) or name == "tokens" and not all(isinstance(word, str) for word in value)
+            if name in ("sentence", "sentence1", "sentence2", "question", "context", "tokens") and wrong:
                 raise UserError(f"{name} is {value!r}: give {'a list of words' if wanted is list else 'a text'}",
                                 f"{name} 是 {value!r}：请给出{'词的列表' if wanted is list else '文本'}")
         return row
@@ -88,15 +93,21 @@ class Predictor:
         batch_size: int = 32,  # examples at a time
         scores: bool = False,  # the probabilities of all labels, too
     ) -> dict[str, Any] | Iterator[dict[str, Any]] | list[dict[str, Any]]:
-        """What the model answers: for one example a dict, for a list of them a list, for any other iterable an iterator.
+        """What the model answers: for one example a dict, for a list, a frame or a dataset a list, for a generator an iterator.
 
         classification and pairs: `label`, `probability`; regression: `score`; ner: `tags`, `spans`; qa: `answer`, `start`, `end`,
         `probability`, with "" for no answer. Raises `UserError` for an example that the model cannot read.
         """
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise UserError(f"batch_size must be a whole number from 1 on, not {batch_size!r}", f"batch_size 应为不小于 1 的整数，不能是 {batch_size!r}")
         if self._is_one(examples):
             return next(iter(self._predict_all([examples], 1, scores)))
+        if hasattr(examples, "to_dict") and hasattr(examples, "columns"):  # pandas: iterating gives names of columns
+            examples = examples.to_dict("records")
+        if not isinstance(examples, Iterable) or isinstance(examples, bytes):
+            raise self._unusable(examples)
         found = self._predict_all(examples, batch_size, scores)
-        return list(found) if isinstance(examples, Sequence) or hasattr(examples, "column_names") else found
+        return list(found) if hasattr(examples, "__len__") else found
 
     def _is_one(self, examples: Any) -> bool:
         """Is it one example? A list of texts is several, but for a tuple, which is a pair."""

@@ -24,8 +24,8 @@ class Problem(Exception):
 
     def content(self) -> dict[str, Any]:
         """The body of the answer."""
-        said = {"code": self.code, "message": self.message}
-        return {"error": said | ({"field": self.field} if self.field else {})}
+        error = {"code": self.code, "message": self.message}
+        return {"error": error | ({"field": self.field} if self.field else {})}
 
 
 CODES = {  # code: status, when; a test makes each of them happen
@@ -98,7 +98,7 @@ def read_request(value: Any, required: Sequence[str], optional: Sequence[str], m
     """The texts in the value of a body. Raises `Problem`."""
     _check_fields(value, required, optional)
     given = {name: value[name] for name in FIELDS if name in value}
-    columns = {name: _column(name, said, max_texts) for name, said in given.items()}
+    columns = {name: _column(name, value, max_texts) for name, value in given.items()}
     first, *others = columns
     for name in others:
         if isinstance(given[name], list) != isinstance(given[first], list) or len(columns[name]) != len(columns[first]):
@@ -120,17 +120,17 @@ def _check_fields(value: Any, required: Sequence[str], optional: Sequence[str]) 
             raise problem("missing_field", f"{name} is missing: send {shape}", name)
 
 
-def _column(name: str, said: Any, max_texts: int) -> list[str]:
+def _column(name: str, value: Any, max_texts: int) -> list[str]:
     """The texts of a field. Raises `Problem`."""
-    if not isinstance(said, str | list):
-        raise problem("wrong_type", f"{name} is {_named(said)}: give a string or a list of strings", name)
-    if not isinstance(said, list):
-        return [_checked(name, said)]
-    if len(said) > max_texts:
-        raise problem("too_many_texts", f"{name} holds {len(said)} texts, one request may hold {max_texts}: send several requests", name)
-    if not said:
+    if not isinstance(value, str | list):
+        raise problem("wrong_type", f"{name} is {_named(value)}: give a string or a list of strings", name)
+    if not isinstance(value, list):
+        return [_checked(name, value)]
+    if len(value) > max_texts:
+        raise problem("too_many_texts", f"{name} holds {len(value)} texts, one request may hold {max_texts}: send several requests", name)
+    if not value:
         raise problem("empty_text", f"{name} is an empty list: give at least one text", name)
-    return [_checked(f"{name}[{i}]", text) for i, text in enumerate(said)]
+    return [_checked(f"{name}[{i}]", text) for i, text in enumerate(value)]
 
 
 def _checked(where: str, text: Any) -> str:

@@ -28,7 +28,7 @@ from bertcourse.runtime import ModelError
 from bertcourse.serving.batching import Batcher, Full, Hooks, Speed, Stopped, TooMuch, pieces_of
 from bertcourse.serving.docs import page as docs_page
 from bertcourse.serving.inputs import Problem, problem, read_json, read_request
-from bertcourse.serving.inputs import Request as Asked
+from bertcourse.serving.inputs import Request as PredictRequest
 from bertcourse.serving.logs import log, log_request, places, writer
 from bertcourse.serving.metrics import Metrics
 from bertcourse.serving.openapi import describe
@@ -90,18 +90,18 @@ class Service:
         with self._refusals():
             self.batcher.check(length_of(request))  # before the body is even looked at: under overload it is the refusals that cost
         body = await self._body(request)
-        asked = read_request(read_json(body), self.predictor.required, self.predictor.optional, self.settings.max_texts, self.settings.max_chars)
-        if sum(len(text) for row in asked.texts for text in row.values()) > BIG:
-            rows, inputs, truncated = await self._prepare_apart(asked)
+        payload = read_request(read_json(body), self.predictor.required, self.predictor.optional, self.settings.max_texts, self.settings.max_chars)
+        if sum(len(text) for row in payload.texts for text in row.values()) > BIG:
+            rows, inputs, truncated = await self._prepare_apart(payload)
         else:
-            rows, inputs, truncated = self._prepare(asked.texts, asked.cut)
+            rows, inputs, truncated = self._prepare(payload.texts, payload.cut)
         with self._refusals():
             # `receive` says nothing more until the connection is lost.
-            said = await self.batcher.answer(rows, inputs, request.receive, request.scope.get("hung_up", bool), len(body))
-        request.state.texts = len(said)
-        self.metrics.texts.inc(len(said))
+            predictions = await self.batcher.answer(rows, inputs, request.receive, request.scope.get("hung_up", bool), len(body))
+        request.state.texts = len(predictions)
+        self.metrics.texts.inc(len(predictions))
         self.metrics.truncated.inc(sum(truncated))
-        return answer({"predictions": [one | {"truncated": cut} for one, cut in zip(said, truncated, strict=True)]})
+        return answer({"predictions": [one | {"truncated": cut} for one, cut in zip(predictions, truncated, strict=True)]})
 
     @contextlib.contextmanager
     def _refusals(self) -> Iterator[None]:
@@ -122,13 +122,13 @@ class Service:
             log("model_failed", logging.ERROR, error=error.en)
             raise problem("model_failed", "the model gave no usable answer: tell whoever runs this service") from None
 
-    async def _prepare_apart(self, asked: Asked) -> tuple[list[Any], list[Any], list[bool]]:
+    async def _prepare_apart(self, payload: PredictRequest) -> tuple[list[Any], list[Any], list[bool]]:
         """The same in a thread, one request after the other. Raises `Problem`."""
         if self._big >= CROWD:
             raise problem("queue_full", "too many large requests wait: try again in 1 s", Retry_After="1")
         self._big += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._cutting, self._prepare, asked.texts, asked.cut)
+            return await asyncio.get_running_loop().run_in_executor(self._cutting, self._prepare, payload.texts, payload.cut)
         finally:
             self._big -= 1
 
@@ -291,11 +291,11 @@ class Service:
         """What Starlette itself refuses: the path, the method."""
         allow = dict(error.headers or {})
         if error.status_code == 405:
-            said = problem("method_not_allowed", f"this path takes {allow.get('Allow', 'another method')}: use it")
+            refusal = problem("method_not_allowed", f"this path takes {allow.get('Allow', 'another method')}: use it")
         else:
-            said = problem("not_found", "there is nothing at this path: see /docs")
-        said.headers = allow
-        return await self._refuse(request, said)
+            refusal = problem("not_found", "there is nothing at this path: see /docs")
+        refusal.headers = allow
+        return await self._refuse(request, refusal)
 
     async def _fault(self, request: Request, error: Exception) -> Response:
         return await self._refuse(request, problem("internal_error", f"a fault of the service: report the request id {request.state.id}"))
