@@ -366,7 +366,7 @@ _REAL = {"sst2": "6 layers, PyTorch", "sst2-onnx": "6 layers, ONNX", "sst2-int8"
          "sst2-student": "3 layers, PyTorch", "sst2-student-int8": "3 layers, INT8"}
 
 def plot_real_models(
-    caption: Caption = "", zh: str = "", en: str = "",  # see `caption_text`
+    caption: str,  # id of a caption, see `caption_text`
 ) -> Figure:
     "Real weights on SST-2 (`benchmarks/real.json`): accuracy against milliseconds for 32 tokens on one thread, areas by megabytes."
     from bertcourse.assets import asset
@@ -377,4 +377,6 @@ def plot_real_models(
     for row in found["dev"]["models"]:
         name = row["model"]
         points.append((_REAL[name], row["scores"]["accuracy"], megabytes[name], milliseconds[name], _REAL[name].partition(",")[0]))
-    return plot_trade_offs(points, caption=caption, zh=zh, en=en, ylabel="accuracy, SST-2")
+    cpu, date = found["machine"]["cpu"], found["date"]
+    where = f"{cpu}，{date}，每个模型只训练了一次。", f"{cpu}, {date}; each model was trained once."
+    return plot_trade_offs(points, caption=caption_text(caption, provenance=where), ylabel="accuracy, SST-2")

@@ -295,7 +295,7 @@ def test_interrupted(tmp_path):
     def lines():
         yield b"a dog\n"
         yield b"a cat\n"
-        assert [path.suffix for path in tmp_path.iterdir()] == [".tmp"]
+        assert [path.suffix for path in tmp_path.iterdir()] == [".partial"]
         raise KeyboardInterrupt
     assert call("--task", "classification", "--batch-size", 1, "--out", tmp_path / "out", "--quiet", stdin=lines()) == (130, "", "")
     assert not list(tmp_path.iterdir())
