@@ -5,7 +5,8 @@ import unicodedata
 import numpy as np
 import pytest
 
-from bertcourse.base.text import HAN, MARKS, compose, is_chinese
+from bertcourse.base.marks import MARKS
+from bertcourse.base.text import HAN, compose, is_chinese
 from bertcourse.corpus import load_tokenizer
 from bertcourse.models.answers import cut
 from bertcourse.tasks import UNPLACED, Answering, Tagging, bio_tags

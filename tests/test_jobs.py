@@ -200,8 +200,8 @@ def test_options_are_those_of_the_function(name, kind):
 def test_every_help_text_is_complete(name, monkeypatch, capsys):
     """Two examples, every option with its words in both languages, at most 100 columns."""
     from bertcourse.base.text import wide
-    texts = help_texts()
-    assert len(texts[name]["examples"]) == 2 and all(line.startswith("bertcourse " + name) for line in texts[name]["examples"])
+    examples = help_texts(name)["examples"]
+    assert len(examples) == 2 and all(line.startswith("bertcourse " + name) for line in examples)
     for lang in ("en_US.UTF-8", "zh_CN.UTF-8"):
         monkeypatch.setenv("LC_ALL", lang)
         parser, _ = cli.make_parser(name)

@@ -132,7 +132,7 @@ def test_the_words_are_the_command_s(tmp_path, option, says):
 # --- defaults stand in one place ----------------------------------------------------------------------------------
 
 def test_help_texts_have_the_defaults_of_the_settings():
-    texts = help_texts()["serve"]
+    texts = help_texts("serve")
     comments = parameter_comments(serve)
     for name in (name for name in inspect.signature(serve).parameters if name not in ("folder", "workers")):
         default = getattr(Settings, name)

@@ -20,7 +20,7 @@ from bertcourse import __version__
 from bertcourse.base.display import printable
 from bertcourse.base.machine import wait_passively
 from bertcourse.base.messages import UserError, reader_language
-from bertcourse.base.text import wrap
+from bertcourse.base.text import WIDTH, wrap
 
 BAD_INPUT, INTERRUPTED = 2, 130  # exit codes: as argparse has it, and 128 + SIGINT as shells have it
 
@@ -58,7 +58,6 @@ class Help(argparse.RawDescriptionHelpFormatter):
     """Help texts of one width, with commands not indented below their heading."""
 
     def __init__(self, prog: str) -> None:
-        from bertcourse.app.options import WIDTH
         super().__init__(prog, max_help_position=26, width=WIDTH)
 
     def _split_lines(self, text: str, width: int) -> list[str]:
@@ -113,7 +112,6 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
 
 def make_parser(chosen: str | None, every: bool = False) -> tuple[Parser, object | None]:
     """The parser, with the arguments of the chosen command only (or of every command), and that command's module."""
-    from bertcourse.app.options import finish_help
     zh = in_chinese()
     parser = Parser(prog="bertcourse", allow_abbrev=False,
                     description="从 BERT 的原理到服务的课程。" if zh else "A course on BERT, from its principles to a service.",
@@ -127,6 +125,7 @@ def make_parser(chosen: str | None, every: bool = False) -> tuple[Parser, object
         if name == chosen or every:
             module = import_module(f"bertcourse.app.{name}")
             module.configure(command)
+            from bertcourse.app.options import finish_help
             finish_help(name, command)
     return parser, module
 

@@ -5,29 +5,27 @@ from __future__ import annotations
 import argparse
 import inspect
 import re
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from bertcourse.base.messages import reader_language
-from bertcourse.base.text import wide, wrap
+from bertcourse.base.text import WIDTH, wide, wrap
 from bertcourse.jobs.options import Choice, Columns, Labels, Layers, Numbers, Options, Or, Real, Refused, Rule, Whole, flag_of, rules
 
-WIDTH = 100  # columns of a help text
 PARAMETER = re.compile(r"^\s+(\w+): .*,\s+# (.*)$")
 METAVARS = {Whole: "N", Real: "X", Columns: "LIST", Labels: "LIST", Layers: "LIST", Numbers: "LIST"}
 
 
 @cache
-def help_texts() -> Mapping[str, Any]:
-    """What the files in `assets/help` hold: for each command usage, examples, notes, and the Chinese of its options."""
+def help_texts(command: str) -> Mapping[str, Any]:
+    """What `assets/help` holds of a command: usage, examples, notes, and the Chinese of its options; nothing where it has no file."""
+    import tomllib
+
     from bertcourse.assets import asset
-    texts: dict[str, Any] = {}
-    for file in sorted(asset("help").glob("*.toml")):
-        texts |= tomllib.loads(file.read_text(encoding="utf-8"))
-    return texts
+    file = asset("help") / f"{command}.toml"
+    return tomllib.loads(file.read_text(encoding="utf-8"))[command] if file.is_file() else {}
 
 
 def parameter_comments(function: Callable) -> dict[str, str]:
@@ -44,8 +42,7 @@ def escape(text: str) -> str:
 
 def finish_help(command: str, parser: argparse.ArgumentParser) -> None:
     """Give a command's help its examples and notes, the width of all of them, and for a Chinese reader the Chinese words."""
-    texts, zh = help_texts(), reader_language() == "zh"
-    own = texts.get(command, {})
+    own, zh = help_texts(command), reader_language() == "zh"
     if not own:  # a command of a test
         return
     parser.usage = own.get("usage") or parser.usage
@@ -55,7 +52,7 @@ def finish_help(command: str, parser: argparse.ArgumentParser) -> None:
         lines += wrap(line, WIDTH) if wide(line) > WIDTH else [line]
     parser.epilog = escape("\n".join(lines))
     for action in parser._actions if zh else ():
-        chinese = own["zh"].get(action.dest) or texts["shared"]["zh"].get(action.dest)
+        chinese = own["zh"].get(action.dest) or help_texts("shared")["zh"].get(action.dest)
         if chinese and action.help is not argparse.SUPPRESS:
             action.help = escape(chinese)
 

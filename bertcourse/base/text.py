@@ -9,23 +9,9 @@ import unicodedata
 # For character classes of `re`: Han in the planes 0, 2 and 3 (Unicode 16: extensions A to J and the compatibility ideographs).
 HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 KANA = "\u3040-\u30ff"  # Japanese, which is written without blanks, too
+WIDTH = 100  # columns of a help text
 WIDE_MARKS = "，。、；：？！（）“”《》"  # stay with the character before them
 JOINERS = "\u200c\u200d"  # inside words of Persian and of Indian scripts, and between parts of an emoji
-
-
-def _ranges(codes: list[int]) -> str:
-    """Code points as ranges of a character class."""
-    parts, begin, last = [], codes[0], codes[0]
-    for code in [*codes[1:], -1]:
-        if code != last + 1:
-            parts.append(f"\\U{begin:08x}-\\U{last:08x}")
-            begin = code
-        last = code
-    return "".join(parts)
-
-
-# Combining marks, which `\w` leaves out: accents in decomposed text, vowel signs of Hindi or Thai, variation selectors.
-MARKS = _ranges([code for code in (*range(0x300, 0x20000), *range(0xE0100, 0xE01F0)) if unicodedata.category(chr(code))[0] == "M"])
 
 
 def is_chinese(char: str) -> bool:

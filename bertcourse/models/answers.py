@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
-from bertcourse.base.text import HAN, JOINERS, KANA, MARKS, compose
+from bertcourse.base.text import HAN, JOINERS, KANA, compose
 
 DIGITS = 6  # of a probability
 CHINESE = HAN + KANA  # written without blanks
-LETTER = rf"[^\W{CHINESE}][{MARKS}{JOINERS}]*"
-WORD = re.compile(rf"[{CHINESE}][{MARKS}]*|(?:{LETTER})+(?:[-.](?:{LETTER})+)*|\S[{MARKS}{JOINERS}]*")
+
+
+@cache
+def word_pattern() -> re.Pattern[str]:
+    """What is a word: one Chinese character, letters with their marks, joined by - and ., or any other character."""
+    from bertcourse.base.marks import MARKS
+    letter = rf"[^\W{CHINESE}][{MARKS}{JOINERS}]*"
+    return re.compile(rf"[{CHINESE}][{MARKS}]*|(?:{letter})+(?:[-.](?:{letter})+)*|\S[{MARKS}{JOINERS}]*")
 
 
 def cut(text: str) -> dict[str, Any]:
@@ -19,7 +26,7 @@ def cut(text: str) -> dict[str, Any]:
 
     Combining marks stay with their letter, and words are composed (NFC), so that an accent gives the same answer however it is stored.
     """
-    offsets = [found.span() for found in WORD.finditer(text)]
+    offsets = [found.span() for found in word_pattern().finditer(text)]
     return {"tokens": [compose(text[a:b]) for a, b in offsets], "text": text, "offsets": offsets}
 
 
