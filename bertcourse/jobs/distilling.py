@@ -23,7 +23,7 @@ from bertcourse.jobs.curves import Panel, draw_curves
 from bertcourse.jobs.data import SPLITS, Data, build_splits, model_inputs
 from bertcourse.jobs.distill_options import DEFAULTS, FILES, METHODS, NEEDED, DistillOptions, DistillSpec, compare, fill_settings, resumed
 from bertcourse.jobs.finetuning import count_steps, score_kept_weights
-from bertcourse.jobs.folder import METRICS, RunFolder, folder_status, no_run, remove_leftovers
+from bertcourse.jobs.folder import METRICS, RunFolder, folder_status, remove_leftovers
 from bertcourse.jobs.options import as_model, as_path
 from bertcourse.jobs.reading import kinds_of, options_of, read_first
 from bertcourse.jobs.reporter import NUMBERS, EpochReport, Reporter, card_line, format_scores, headline
@@ -344,9 +344,8 @@ def run_distillation(options: DistillOptions, reporter: Reporter, sources: Mappi
 
     def work(run: Run) -> dict[str, Any] | None:
         options.check()
-        found = folder_status(options.out, options.resume, is_finished)
-        if found == "new" and options.resume and any(getattr(options, name) is None for name in NEEDED):
-            raise no_run(options.out)
+        complete = all(getattr(options, name) is not None for name in NEEDED)
+        found = folder_status(options.out, options.resume, is_finished, complete)
         if found == "finished":
             metrics = read_json(options.out / METRICS)
             compare(options, metrics | {"teacher": metrics["teacher"].get("name", "")}, DEFAULTS)

@@ -31,7 +31,7 @@ from bertcourse.jobs.data import (
     longest_answer,
     model_inputs,
 )
-from bertcourse.jobs.folder import METRICS, RunFolder, folder_status, no_run, remove_leftovers
+from bertcourse.jobs.folder import METRICS, RunFolder, folder_status, remove_leftovers
 from bertcourse.jobs.options import (
     COUNT,
     LANGUAGE,
@@ -349,9 +349,8 @@ def run_finetuning(options: FinetuneOptions, reporter: Reporter, sources: Mappin
     """
     def work(run: Run) -> dict[str, Any] | None:
         options.check()
-        found = folder_status(options.out, options.resume, is_finished)
-        if found == "new" and options.resume and any(getattr(options, name) is None for name in NEEDED):
-            raise no_run(options.out)
+        complete = all(getattr(options, name) is not None for name in NEEDED)
+        found = folder_status(options.out, options.resume, is_finished, complete)
         if found == "finished":
             metrics = read_json(options.out / METRICS)
             compare(options, metrics)

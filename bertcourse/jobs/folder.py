@@ -72,11 +72,20 @@ def not_empty(out: Path) -> UserError:
     return UserError(f"{out} is not empty: choose another folder with --out", f"{out} 不是空的：请用 --out 换一个文件夹")
 
 
-def folder_status(out: Path, resume: bool, is_finished: Callable[[Mapping[str, Any]], bool]) -> str:
+def folder_status(out: Path, resume: bool, is_finished: Callable[[Mapping[str, Any]], bool], complete: bool) -> str:
     """What `--out` is: "new", "unfinished" or "finished". Raises `UserError` if it cannot be used as it was asked.
 
     is_finished: are these the metrics of a run of this command?
+    complete: is all given that a new run needs? With --resume and less than that, an unfinished run must be there.
     """
+    found = _folder_status(out, resume, is_finished)
+    if found == "new" and resume and not complete:  # a slip in --out, most likely
+        raise UserError(f"there is no run in {out} to go on with: check --out, or leave --resume out",
+                        f"{out} 里没有可以继续的训练：请检查 --out，或去掉 --resume")
+    return found
+
+
+def _folder_status(out: Path, resume: bool, is_finished: Callable[[Mapping[str, Any]], bool]) -> str:
     check_utf8(out.absolute())
     try:
         names = {path.name for path in out.iterdir()} if out.is_dir() else set()
@@ -98,12 +107,6 @@ def folder_status(out: Path, resume: bool, is_finished: Callable[[Mapping[str, A
         raise UserError(f"{out} is a file: choose a folder with --out", f"{out} 是一个文件：请用 --out 指定文件夹")
     check_place(out)
     return "new"
-
-
-def no_run(out: Path) -> UserError:
-    """The sentence for `--resume` where nothing is to be resumed: a slip in --out, most likely."""
-    return UserError(f"there is no run in {out} to go on with: check --out, or leave --resume out",
-                     f"{out} 里没有可以继续的训练：请检查 --out，或去掉 --resume")
 
 
 # --- during the run -----------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from bertcourse.jobs.curves import Panel, draw_curves
 from bertcourse.jobs.data import check_files
 from bertcourse.jobs.distill_options import DistillOptions, DistillSpec, compare, resumed
 from bertcourse.jobs.finetuning import check_together
-from bertcourse.jobs.folder import METRICS, SPEC, WORK, RunFolder, folder_status, no_run, remove_leftovers
+from bertcourse.jobs.folder import METRICS, SPEC, WORK, RunFolder, folder_status, remove_leftovers
 from bertcourse.jobs.options import flag_of
 from bertcourse.jobs.reporter import Reporter, card_line, headline
 from bertcourse.jobs.result import Trained
@@ -253,14 +253,13 @@ def run_general_distillation(options: DistillOptions, reporter: Reporter, source
     """Check all, then work. sources: what was given for the files. Raises `UserError`, and `Stopped` when interrupted."""
     def work(run: Run) -> dict[str, Any] | None:
         check(options, sources)
-        found = folder_status(options.out, options.resume, is_finished)
+        complete = options.teacher is not None and options.student is not None
+        found = folder_status(options.out, options.resume, is_finished, complete)
         if found == "finished":
             metrics = read_json(options.out / METRICS)
             compare(options, metrics, DEFAULTS)
             remove_leftovers(options.out)
             return metrics
-        if found == "new" and (options.teacher is None or options.student is None):
-            raise no_run(options.out)
         run.load_libraries()
         spec = resumed(options, DEFAULTS) if found == "unfinished" else DistillSpec.of(options, filled(options, DEFAULTS))
         plan = prepare(spec, options.out, reporter)

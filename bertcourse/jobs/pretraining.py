@@ -34,7 +34,7 @@ from bertcourse.jobs.corpus_text import (
     survey,
 )
 from bertcourse.jobs.curves import Panel, draw_curves
-from bertcourse.jobs.folder import METRICS, SPEC, WORK, RunFolder, folder_status, no_run, remove_leftovers
+from bertcourse.jobs.folder import METRICS, SPEC, WORK, RunFolder, folder_status, remove_leftovers
 from bertcourse.jobs.options import SEED, Options, Real, Rule, as_path, command_line, flag_of, option
 from bertcourse.jobs.pretrain_scores import EvaluationReport, Scores
 from bertcourse.jobs.recipe import (
@@ -301,9 +301,7 @@ def run_pretraining(options: PretrainOptions, reporter: Reporter) -> Trained:
     """Check all, then work. Raises `UserError`, and `Stopped` when interrupted."""
     def work(run: Run) -> dict[str, Any] | None:
         options.check()
-        found = folder_status(options.out, options.resume, is_finished)
-        if found == "new" and options.resume and not (options.corpus or options.config):
-            raise no_run(options.out)
+        found = folder_status(options.out, options.resume, is_finished, complete=bool(options.corpus or options.config))
         reporter.step("reading", "正在读取")
         if options.threads:
             os.environ.setdefault("RAYON_NUM_THREADS", str(options.threads))  # the tokenizer's
