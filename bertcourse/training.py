@@ -25,6 +25,7 @@ from transformers.utils import logging as hf_logging
 
 from .base.atomic import whole_file
 from .base.machine import computes_in_bf16
+from .base.processes import end_gloo_at_exit
 
 if TYPE_CHECKING: from bertcourse.plots import Figure  # Matplotlib, which training does without
 
@@ -137,6 +138,7 @@ class Work:
 
     def __post_init__(self):
         self.accelerator = Accelerator()
+        end_gloo_at_exit()
         self.collate, self.loss, self.items = self.collate or pad, self.loss or mean_loss, self.items or count_labels
         self.precision = self.precision or self.accelerator.mixed_precision
         if self.precision == "auto": self.precision = fastest_precision(self.accelerator.device.type)

@@ -13,6 +13,7 @@ from typing import Any
 
 from bertcourse.base.errors import UserError
 from bertcourse.base.json_files import read_json
+from bertcourse.base.processes import end_gloo_at_exit
 from bertcourse.jobs.folder import METRICS, Diverged, RunFolder
 from bertcourse.jobs.reporter import in_notebook, is_main_process
 from bertcourse.jobs.stopping import Stopped, StopRequest
@@ -84,6 +85,7 @@ def wait_for_all() -> None:
 
     from accelerate import Accelerator, InitProcessGroupKwargs  # PartialState alone does not heed ACCELERATE_USE_CPU
     accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=1))])  # there may be much text to read
+    end_gloo_at_exit()
     if str(accelerator.num_processes) != launched:
         raise UserError(f"{launched} processes were launched, but do not know of each other: without a GPU set ACCELERATE_USE_CPU=1",
                         f"启动了 {launched} 个进程，但它们互不相识：没有 GPU 时请设 ACCELERATE_USE_CPU=1")

@@ -173,6 +173,31 @@ def test_both_refuse_a_folder_that_holds_a_run(folder):
     assert (folder / "exists-0").exists() and (folder / "exists-1").exists()
 
 
+SCRIPT = """
+import sys, time, torch
+from bertcourse.training import Work
+work = Work()
+assert work.accelerator.num_processes == 2
+time.sleep(0.5 * work.accelerator.process_index)
+for _ in range(1000):
+    torch.distributed.all_reduce(torch.ones(3), async_op=True)
+if "planted" in sys.argv:
+    import atexit
+    from bertcourse.base.processes import end_gloo
+    atexit.unregister(end_gloo)
+"""
+
+
+@pytest.mark.parametrize("planted", [False, True], ids=["", "gloo is not left"])
+def test_the_end_of_a_program_is_no_crash(tmp_path, planted):
+    """Threads of gloo still hold tensors when Python ends, because the second process is late."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    env = os.environ | {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(tmp_path / "script.py")]
+    done = subprocess.run(command + ["planted"] * planted, env=env, capture_output=True, text=True, timeout=300)
+    assert (done.returncode != 0) == planted == ("terminate called" in done.stderr), done.stderr[-3000:]
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     main(Path(sys.argv[1]))
