@@ -103,18 +103,20 @@ def operators(every: list[dict[str, Any]]) -> str:
     return rows(["processor", "8×128, 1 thread", "operator", "ms"], lines)
 
 
-def threads(found: dict[str, Any] | None) -> str:
-    """Seconds of each job by setting, quiet and beside busy processes; of a run that was ended at the limit it says so."""
-    if found is None:
-        return "Not recorded yet: `python benchmarks/threads.py --json benchmarks/threads.json`.\n"
-    lines = []
-    for job, places in found["jobs"].items():
-        for place, settings in places.items():
-            for setting, row in settings.items():
-                wall = f"> {row['wall']:.0f} (ended)" if row["ended"] else f"{row['wall']:.0f}"
-                lines.append([job, place, setting, wall, f"{row['cpu']:.0f}"])
-    head = f"{found['machine']['cpu']}, {found['machine']['usable_cores']} cores, {found['settings']['busy']} busy processes beside, {found['date']}.\n\n"
-    return head + rows(["job", "machine", "setting", "seconds", "CPU seconds"], lines)
+def threads(every: list[dict[str, Any]]) -> str:
+    """Seconds of each job by setting, quiet and beside busy processes, by processor; of a run that was ended at the limit it says so."""
+    parts = []
+    for found in every:
+        lines = []
+        for job, places in found["jobs"].items():
+            for place, settings in places.items():
+                for setting, row in settings.items():
+                    wall = f"> {row['wall']:.0f} (ended)" if row["ended"] else f"{row['wall']:.0f}"
+                    lines.append([job, place, setting, wall, f"{row['cpu']:.0f}"])
+        machine = f"{found['machine']['cpu']}, {found['machine']['usable_cores']} cores"
+        head = f"{machine}, {found['settings']['busy']} busy processes beside, {found['date']}.\n\n"
+        parts.append(head + rows(["job", "machine", "setting", "seconds", "CPU seconds"], lines))
+    return "\n".join(parts)
 
 
 def fastest(arms: dict[str, Any], head: str, begins: tuple[str, ...]) -> float:
@@ -189,8 +191,7 @@ def fill(text: str, made: dict[str, str]) -> str:
 
 def written(text: str, found: list[dict[str, Any]], service: list[dict[str, Any]]) -> str:
     """The page with the tables of these figures: all `deploy*.json`, all `serve*.json`, the main one first. Raises `KeyError` for an unknown marker."""
-    waiting = json.loads((HERE / "threads.json").read_text(encoding="utf-8")) if (HERE / "threads.json").exists() else None
-    made = tables(found[0]) | served(service[0]) | {"processors": processors(found), "services": services(service), "largest": operators(found), "threads": threads(waiting)}
+    made = tables(found[0]) | served(service[0]) | {"processors": processors(found), "services": services(service), "largest": operators(found), "threads": threads(stored("threads"))}
     return fill(text, made | {"memory": memory(read("memory.json")), "peers": peers(read("peers.json")), "fairness": fairness(read("fairness.json"))})
 
 

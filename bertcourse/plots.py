@@ -21,7 +21,7 @@ from .languages import bilingual
 # %% auto #0
 __all__ = ['GUIDE', 'SOURCE', 'MEASURED', 'PALETTE', 'FONTS', 'Caption', 'style', 'Figure', 'caption_text', 'axes', 'dress',
            'plot_lines', 'plot_bars', 'plot_stacked', 'plot_dots', 'plot_intervals', 'plot_heatmaps', 'plot_flow',
-           'plot_trade_offs', 'tint', 'token_grid', 'table']
+           'plot_trade_offs', 'tint', 'token_grid', 'table', 'attention_view']
 
 # %% ../nbs/helpers/plots.ipynb #style
 GUIDE, SOURCE, MEASURED = "#D55E00", "#0072B2", "#009E73"  # the guide says, the source says, measured here
@@ -509,3 +509,34 @@ class table:
         head = "".join(cell(h, "th") for h in self.heads)
         body = "".join(f"<tr>{line}</tr>" for line in lines)
         return f'<div style="overflow-x:auto"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+# %% ../nbs/helpers/plots.ipynb #view
+def attention_view(
+    model: Any,  # an encoder of `transformers`, or a profile (`bertcourse.profiles.load`)
+    text: str,
+    text_pair: str | None = None,  # a second sentence
+    *,
+    tokenizer: Any = None,  # None: the one in the folder or repository that the model came from
+    layer: int | None = None, head: int = 1,  # the head that is shown at first, counted from 1; None: in the last layer
+    token: str | None = None,  # the token that is chosen at first; in a notebook its fillers are shown
+    compare: str | None = None,  # the token of both sentences whose two vectors are compared at first
+    lang: str | None = None,  # "zh" or "en"; None: the reader's language, else that of the text
+    live: bool = False,  # on the course's site, offer to run the shipped model in this view
+) -> Figure:
+    """What happens to a sentence or a pair inside a model, as HTML that the reader can explore.
+
+    Raises `ValueError` for an empty text, more than 64 tokens, or a layer, head or token that is not there.
+    """
+    from bertcourse.inside.html import view_html
+    from bertcourse.inside.numbers import check_choice, inspect
+    from bertcourse.languages import check_language, current_language
+    if hasattr(model, "only"):  # a profile
+        from transformers import AutoModelForPreTraining
+        model, tokenizer = model.model(AutoModelForPreTraining), tokenizer or model.tokenizer()
+    if tokenizer is None:
+        from transformers import AutoTokenizer
+        tokenizer = AutoTokenizer.from_pretrained(model.name_or_path)
+    numbers = inspect(model, tokenizer, text, text_pair)
+    numbers |= check_choice(numbers, layer, head, token, compare)
+    lang = check_language(lang) if lang else current_language() or ("zh" if re.search("[\u3400-\u9fff]", text) else "en")
+    return Figure(view_html(numbers, lang, live))

@@ -16,7 +16,7 @@ from .languages import Term, bilingual, glossary, split_marker
 
 # %% auto #0
 __all__ = ['CHARACTERS', 'WORDS', 'LINES', 'Glossary', 'Symbol', 'symbols', 'SymbolTable', 'reading_minutes', 'Page',
-           'path_pages', 'page_minutes', 'pages_before', 'LearningPath', 'Checklist', 'show_path']
+           'path_pages', 'page_minutes', 'pages_before', 'LearningPath', 'Contents', 'Checklist', 'show_path']
 
 # %% ../nbs/helpers/reference.ipynb #find
 _CELL = 'style="text-align:left;vertical-align:top;padding:.25em .6em"'
@@ -163,6 +163,8 @@ class Page:
     notebook: str  # "04_1_tasks"
     zh: str
     en: str
+    about_zh: str
+    about_en: str
     needs: tuple[str, ...]  # ids of the pages to read before
     at: tuple[int, int]  # column and row
 
@@ -254,6 +256,27 @@ def _box(page, lang):
             f'<text x="{x + _WIDE / 2:.0f}" y="{y + (19 if below else 28)}" {text}>{page.id} {html.escape(getattr(page, lang))}</text>'
             f'<text x="{x + _WIDE / 2:.0f}" y="{y + 37}" {text} fill-opacity="0.7">{below}</text>')
 
+# %% ../nbs/helpers/reference.ipynb #contents
+class Contents:
+    "The pages with a link, what each is about, and its minutes of reading and running."
+    def __repr__(self): return "\n".join(f"{page.id} {page.en}: {page.about_en}" for page in path_pages())
+
+    def _repr_html_(self): return bilingual(self._table("zh"), self._table("en"), "div")
+
+    def _table(self, lang):
+        heads = {"zh": ("", "章", "内容", "分钟"), "en": ("", "chapter", "about", "minutes")}[lang]
+        head = "".join(f"<th {_CELL}>{text}</th>" for text in heads)
+        pages = sorted(path_pages(), key=lambda page: [int(part) for part in page.id.split(".")])
+        rows = "".join(f"<tr>{self._row(page, lang)}</tr>" for page in pages)
+        return f'<div style="overflow-x:auto"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+
+    def _row(self, page, lang):
+        minutes = page_minutes(page, lang)
+        about = html.escape(getattr(page, f"about_{lang}"))
+        title = f'<a href="{page.notebook}.ipynb">{html.escape(getattr(page, lang))}</a>'
+        cells = [page.id, title, about, "" if minutes is None else f"{minutes:.0f}"]
+        return "".join(f"<td {_CELL}>{cell}</td>" for cell in cells)
+
 # %% ../nbs/helpers/reference.ipynb #checklist
 class Checklist:
     "The guide's points for an interview, each with its questions, its pages and the command that drills it."
@@ -285,13 +308,13 @@ class Checklist:
         return "".join(f"<td {_CELL}>{cell}</td>" for cell in cells)
 
 # %% ../nbs/helpers/reference.ipynb #live
-_PATH = re.compile(r"^LearningPath\(\)\s*\Z", re.MULTILINE)
+_PATH = re.compile(r"^(LearningPath|Contents)\(\)\s*\Z", re.MULTILINE)
 
 def show_path(
     cell: dict[str, Any],  # of a notebook; changed in place
 ) -> None:
-    "Put today's map under a cell that ends in `LearningPath()`: an nbdev processor."
+    "Put today's map or table under a cell that ends in `LearningPath()` or `Contents()`: an nbdev processor."
     def show(found):
-        shown = LearningPath()
+        shown = {"LearningPath": LearningPath, "Contents": Contents}[found[1]]()
         return {"text/html": shown._repr_html_(), "text/plain": repr(shown)}
     fill_in(cell, _PATH, show)

@@ -83,6 +83,7 @@ PLANTED = [
     (language.structure, [zh("`a` 和 `b`。"), en("`a` and `c`.")], "code spans differ"),
     (language.structure, [zh("`a`。"), en("`a` and `a`.")], "code spans differ"),
     (language.structure, [zh("```\nx = 1\n```"), en("```\nx = 2\n```")], "code spans differ"),
+    (language.structure, [zh("`lab --lang zh`。"), en("`lab --lang fr`.")], "code spans differ"),
     (language.structure, [zh("宽 $d_k$。"), en("Width $d_v$.")], "mathematics differ"),
     # numbers
     (language.same_numbers, [zh("占 21%。"), en("It is 20%.")], "numbers differ"),

@@ -10,7 +10,7 @@ import sys
 import pytest
 import scripts
 import yaml
-from checks import outline, reading
+from checks import reading
 from checks.planting import code, html, md, notebook, stream
 from checks.reading import ROOT
 
@@ -166,16 +166,22 @@ def test_nbdev_yml_is_what_nbdev_writes(processed):
         )
 
 
-def test_front_page_lists_the_chapters():
-    cells = reading.read(reading.NBS / "index.ipynb")
-    there = {p.name for p in reading.chapters()}
+def test_front_page_leads_to_every_chapter(processed):
+    """By the table that is made from path.toml (tests/test_reference.py holds it to the outline), and by its prose."""
     for lang in LANGUAGES:
-        text = "\n".join(c.text for c in cells if c.lang == lang)
-        rows = re.findall(r"^\| (\d) \| (?:\[([^\]]+)\]\(([^)]+)\)|([^|]+?)) \|", text, re.MULTILINE)
-        wanted = [(h.number, getattr(h, lang)) for h in outline.outline() if h.number.isdigit()]
-        assert [(number, linked or plain) for number, linked, _, plain in rows] == wanted
-        linked = set(re.findall(r"\]\((\d[\w.]+\.ipynb)\)", text))
-        assert linked == there, f"index.ipynb ({lang}) links {sorted(linked)}, there are {sorted(there)}"
+        front = pages(processed[lang])["index.ipynb"]
+        linked = set(re.findall(r"(?:\]\(|href=\")(\d[\w.]+\.ipynb)", "".join("".join(text) for text in site_texts(front))))
+        assert linked == {p.name for p in reading.chapters()}, lang
+
+
+def site_texts(notebook):
+    """The Markdown and the HTML of a page."""
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            yield cell["source"]
+        for output in cell.get("outputs", []):
+            yield output.get("data", {}).get("text/html", "")
+
 
 
 def test_no_request_leaves_the_page():
@@ -214,7 +220,7 @@ def small(tmp_path):
         "format": {
             "html": {
                 "css": "styles.css",
-                "include-after-body": "language-switch.html",
+                "include-after-body": ["language-switch.html"],
                 "theme": {"light": ["cosmo", "theme.scss"], "dark": ["darkly", "theme.scss"]},
             }
         },

@@ -5,6 +5,7 @@
 
 For each language: nbdev processes the notebooks into `_proc/<lang>`, `_quarto.yml` is written there in that language,
 the result is checked, and Quarto renders it into `_docs/<lang>`; without Quarto, all but the rendering is done.
+`tools/live.py` builds `_docs/live`, with which the reader's browser runs the model; without npm the pages show stored pictures.
 Exit code 0; 1 where something is wrong (with --strict also where Quarto is missing); 2 for bad input.
 """
 
@@ -104,6 +105,29 @@ def add_cards(pages: Path, lang: str) -> None:
         (pages / "cards" / name).write_text(json.dumps(notebook, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
+def add_api(pages: Path, lang: str) -> None:
+    """Write the reference of the library."""
+    sys.path.insert(0, str(ROOT / "tools"))  # this file may have been loaded by another
+    import api
+
+    (pages / "api").mkdir()
+    for name, notebook in api.site_pages(lang).items():
+        (pages / "api" / name).write_text(json.dumps(notebook, ensure_ascii=False, indent=1), encoding="utf-8")
+
+
+def link_names(pages: Path) -> None:
+    """Let prose that names something of the library link to its place in the reference, once a page."""
+    import api
+
+    for path in [*pages.glob("*.ipynb"), *pages.glob("helpers/*.ipynb")]:
+        notebook, linked = json.loads(path.read_text(encoding="utf-8")), set()
+        up = "../" * (len(path.relative_to(pages).parts) - 1)
+        for cell in notebook["cells"]:
+            if cell["cell_type"] == "markdown":
+                cell["source"] = api.link_prose("".join(cell["source"]), up, linked).splitlines(keepends=True)
+        path.write_text(json.dumps(notebook, ensure_ascii=False, indent=1), encoding="utf-8")
+
+
 def add_exercises(pages: Path, lang: str) -> None:
     """Write the pages of exercises and of their solutions beside the chapters, and let the chapters link to them."""
     (pages / "exercises").mkdir()
@@ -127,6 +151,7 @@ def process(lang: str, folder: Path, workers: int = 2) -> Path:
         shutil.copytree(ROOT / "nbs", stage / "nbs", ignore=SKIPPED)  # follows the link to _quarto.yml
         add_exercises(stage / "nbs", lang)
         add_cards(stage / "nbs", lang)
+        add_api(stage / "nbs", lang)
         (stage / "bertcourse").symlink_to(ROOT / "bertcourse")
         env = os.environ | {
             "BERTCOURSE_LANG": lang,
@@ -145,6 +170,7 @@ def process(lang: str, folder: Path, workers: int = 2) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(stage / "_proc", folder)
+    link_names(folder)
     text = yaml.safe_dump(configuration(lang, folder), allow_unicode=True, sort_keys=False, width=1000)
     (folder / "_quarto.yml").write_text(text, encoding="utf-8")
     return folder
@@ -260,15 +286,15 @@ def faults(folder: Path, lang: str) -> list[str]:
     found += [
         f"{lang}: the sidebar of _quarto.yml names {name}, which is not there" for name in listed if name not in names
     ]
-    solutions = {name for name in names if name.endswith(f"{SOLUTIONS}.ipynb")}  # reached from their exercises
-    found += [f"{lang}: {name} is missing from the sidebar of _quarto.yml" for name in sorted(names - set(listed) - solutions)]
+    reached = {name for name in names if name.endswith(f"{SOLUTIONS}.ipynb") or name.startswith("api/")}  # from their exercises, from api/index
+    found += [f"{lang}: {name} is missing from the sidebar of _quarto.yml" for name in sorted(names - set(listed) - reached)]
     found += [f"{lang}: the sidebar names {name} twice" for name in sorted({n for n in listed if listed.count(n) > 1})]
     rendered = {
         p.relative_to(folder).as_posix() for pattern in config["project"]["render"] for p in folder.glob(pattern)
     }
     found += [f"{lang}: project.render of _quarto.yml leaves out {name}" for name in sorted(names - rendered)]
     html = config["format"]["html"]
-    own = [html["css"], html["include-after-body"], *html["theme"]["light"][1:], *html["theme"]["dark"][1:]]
+    own = [html["css"], *html["include-after-body"], *html["theme"]["light"][1:], *html["theme"]["dark"][1:]]
     for name in [*own, config["website"]["favicon"]]:
         if not (folder / name).is_file():
             found.append(f"{lang}: _quarto.yml names {name}, which is not there")
@@ -378,6 +404,19 @@ START = """<!doctype html>
 """
 
 
+def build_live(proc: Path) -> bool:
+    """The files for the model in the browser, in `proc/live`; False where npm is missing."""
+    if not shutil.which("npm"):
+        print("npm is not installed: the pages show the model's stored pictures, and cannot run it")
+        return False
+    shutil.rmtree(proc / "live", ignore_errors=True)
+    done = subprocess.run([sys.executable, ROOT / "tools" / "live.py", proc / "live"], check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise Fault(f"the files for the model in the browser: {causes(done.stderr)}")
+    print(f"live: {done.stdout.strip().rpartition(': ')[2]}", flush=True)
+    return True
+
+
 def build(langs: list[str], out: Path, proc: Path, strict: bool) -> int:
     """Process, check and, where Quarto is installed, render; the exit code."""
     found = []
@@ -387,14 +426,20 @@ def build(langs: list[str], out: Path, proc: Path, strict: bool) -> int:
         print(f"{lang}: {len(list((proc / lang).rglob('*.ipynb')))} pages processed and checked", flush=True)
     if found:
         raise Fault("\n".join(found))
+    live = build_live(proc)
     if not shutil.which("quarto"):
         print("quarto is not installed: the site's last step, rendering, was skipped")
         return int(strict)
+    if strict and not live:
+        return 1
     for lang in langs:
         shutil.rmtree(out / lang, ignore_errors=True)
         (out / lang).mkdir(parents=True)
         render(proc / lang, out / lang)
         print(f"{lang}: rendered into {os.path.relpath(out / lang)}", flush=True)
+    if live:
+        shutil.rmtree(out / "live", ignore_errors=True)
+        shutil.copytree(proc / "live", out / "live")
     (out / "index.html").write_text(START, encoding="utf-8")
     (out / ".nojekyll").write_text("", encoding="utf-8")  # GitHub Pages would drop folders that start with _
     return 0

@@ -47,10 +47,15 @@ def structure(cells: list[Cell]) -> Complaints:
             yield f"{zh.where}: headings differ: zh {levels[0]}, en {levels[1]}"
         for what, parts in (
             ("links", reading.targets),
-            ("code spans", reading.code_spans),
+            ("code spans", own_language),
             ("mathematics", reading.math_spans),
         ):
             yield from _differ(zh.where, what, parts(zh.text), parts(en.text))
+
+
+def own_language(text: str) -> list[str]:
+    """The code spans of a cell; each edition asks for its own language (`--lang zh`, `--lang en`)."""
+    return [re.sub(r"--lang (?:zh|en)\b", "--lang LANGUAGE", span) for span in reading.code_spans(text)]
 
 
 def _differ(where: str, what: str, zh: list[str], en: list[str]) -> Complaints:

@@ -1,0 +1,372 @@
+// Draws what happens inside a BERT: tokens, embeddings, attention, hidden states, fillers for a hidden word.
+// It only draws: the numbers come with the page (`bertcourse.plots.attention_view`) or from the model in the browser (live.js).
+(() => {
+  "use strict";
+  if (globalThis.bertcourseView) return;
+
+  const SVG = "http://www.w3.org/2000/svg";
+  const fill = (text, values = {}) => text.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
+  const shown = (value) => value.toFixed(2);
+  const percent = (value) => (100 * value).toFixed(1) + "%";
+
+  function make(tag, attributes = {}, ...children) {
+    return put(document.createElement(tag), attributes, children);
+  }
+
+  function draw(tag, attributes = {}, ...children) {
+    return put(document.createElementNS(SVG, tag), attributes, children);
+  }
+
+  function put(element, attributes, children) {
+    for (const [name, value] of Object.entries(attributes)) {
+      if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+      else if (value !== null && value !== undefined) element.setAttribute(name, value);
+    }
+    element.append(...children);
+    return element;
+  }
+
+  // Arrow keys move inside a group of buttons, of which one can be reached by Tab.
+  function rove(group, buttons, columns, current) {
+    buttons.forEach((button, i) => (button.tabIndex = i === current ? 0 : -1));
+    group.addEventListener("keydown", (event) => {
+      const at = buttons.indexOf(group.getRootNode().activeElement);
+      const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns }[event.key];
+      const to = event.key === "Home" ? 0 : event.key === "End" ? buttons.length - 1 : at + step;
+      if (at < 0 || !(to >= 0 && to < buttons.length)) return;
+      event.preventDefault();
+      buttons.forEach((button) => (button.tabIndex = -1));
+      buttons[to].tabIndex = 0;
+      buttons[to].focus();
+    });
+  }
+
+  class View {
+    constructor(host, css, words) {
+      this.words = words;
+      this.root = host.shadowRoot ?? host.attachShadow({ mode: "open" });
+      this.controls = make("div", { class: "controls" });
+      this.body = make("div", { class: "body" });
+      this.root.replaceChildren(make("style", {}, css), this.controls, this.body);
+      this.onMask = null;
+      this.layer = this.head = this.token = this.mapLayer = 0;
+      this.masked = this.shared = null;
+    }
+
+    say(name, values) {
+      return fill(this.words[name], values);
+    }
+
+    // Show other numbers. What was chosen (layer, head, token) stays chosen where it still exists.
+    show(data) {
+      const changed = !this.data || this.data.pieces.join(" ") !== data.pieces.join(" ");
+      this.data = data;
+      this.layers = data.attention.length;
+      this.heads = data.attention[0].length;
+      if (changed && data.layer) [this.layer, this.head] = [data.layer - 1, data.head - 1];
+      this.layer = Math.min(this.layer, this.layers - 1);
+      this.head = Math.min(this.head, this.heads - 1);
+      this.token = Math.min(changed && data.token !== undefined ? data.token : this.token, data.pieces.length - 1);
+      if (changed || this.mapLayer > this.layers) this.mapLayer = this.layers;
+      if (changed && !this.onMask) this.masked = data.token ?? null;
+      if (data.map && !(this.shared in data.map.cosines)) this.shared = data.map.word ?? Object.keys(data.map.cosines)[0] ?? null;
+      this.render();
+    }
+
+    render() {
+      const focused = this.root.activeElement?.dataset.key;
+      const parts = [this.inputPart(), this.attentionPart(), this.maskPart(), this.statesPart(), this.nextPart()];
+      this.body.replaceChildren(...parts.filter(Boolean));
+      this.markToken();
+      if (focused) this.root.querySelector(`[data-key="${focused}"]`)?.focus();
+    }
+
+    section(name, ...children) {
+      return make("section", { "aria-label": this.words[name], class: name }, make("div", { class: "title" }, this.words[name]), ...children);
+    }
+
+    // What the model was given at a place: in the browser a masked token is [MASK].
+    label(i) {
+      return this.onMask && this.masked === i ? "[MASK]" : this.data.pieces[i];
+    }
+
+    // --- input ---------------------------------------------------------------------------------------------------
+
+    inputPart() {
+      const { pieces, ids, segments } = this.data;
+      const buttons = pieces.map((piece, i) => {
+        const special = this.data.special[i];
+        const button = make("button", {
+          type: "button", class: `token segment${segments[i]}${special ? " special" : ""}`, "data-key": `token${i}`, "data-token": i,
+          "aria-pressed": this.masked === i, onclick: () => this.mask(i), onfocus: () => this.choose(i), onpointerenter: () => this.choose(i),
+          "aria-label": `${piece}, ${this.words.id} ${ids[i]}, ${this.words.segment} ${segments[i]}, ${this.words.position} ${i}`,
+        });
+        button.append(...[this.label(i), ids[i], segments[i], i].map((value) => make("span", {}, String(value))));
+        return button;
+      });
+      const names = make("div", { class: "names", "aria-hidden": "true" });
+      names.append(...["piece", "id", "segment", "position"].map((name) => make("span", {}, this.words[name])));
+      const row = make("div", { class: "tokens", role: "group", "aria-label": this.words.input }, names, ...buttons);
+      rove(row, buttons, buttons.length, this.token);
+      const help = make("p", { class: "help" }, this.data.fillers || this.onMask ? this.words.input_help : this.words.input_only);
+      return this.section("input", help, make("div", { class: "scroll" }, row), this.sumPart());
+    }
+
+    // A token that is masked by a click is shown again by a second one.
+    mask(i) {
+      if (this.data.special[i] && this.masked !== i) return;
+      this.masked = this.masked === i ? null : i;
+      this.choose(i);
+      if (this.onMask) this.onMask(this.masked);
+      else this.render();
+    }
+
+    choose(i) {
+      if (this.token === i) return;
+      this.token = i;
+      this.markToken();
+    }
+
+    // What belongs to the chosen token, without drawing the rest anew.
+    markToken() {
+      for (const element of this.root.querySelectorAll("[data-token]")) element.classList.toggle("chosen", Number(element.dataset.token) === this.token);
+      for (const line of this.root.querySelectorAll(".lines line")) line.classList.toggle("away", Number(line.dataset.from) !== this.token);
+      const strips = this.root.querySelector(".strips");
+      if (strips) strips.replaceWith(this.strips());
+    }
+
+    sumPart() {
+      const data = this.data;
+      if (!data.embeddings) return "";
+      const note = this.say("strips", { n: data.embeddings.word[0].length, h: data.width });
+      return make("details", { class: "sum", ...(this.sumOpen ? { open: "" } : {}), ontoggle: (event) => (this.sumOpen = event.target.open) },
+        make("summary", {}, this.words.sum), this.strips(), make("p", { class: "help" }, note));
+    }
+
+    strips() {
+      const { word, position, segment, normed } = this.data.embeddings;
+      const at = this.token;
+      const added = word[at].map((value, i) => value + position[at][i] + segment[at][i]);
+      const rows = { word: word[at], positions: position[at], segments: segment[at], added, normed: normed[at] };
+      const figure = make("div", { class: "strips", role: "img", "aria-label": `${this.words.sum}: ${this.data.pieces[at]}` });
+      for (const [name, values] of Object.entries(rows)) figure.append(make("span", {}, this.words[name]), this.strip(values));
+      return figure;
+    }
+
+    // Numbers as coloured squares: one colour above zero, another below.
+    strip(values) {
+      const largest = Math.max(...values.map(Math.abs)) || 1;
+      const squares = values.map((value, i) => draw("rect", {
+        x: i, y: 0, width: 1, height: 6, class: value < 0 ? "below" : "above", "fill-opacity": Math.abs(value) / largest,
+      }));
+      const range = make("span", { class: "range" }, `±${shown(largest)}`);
+      return make("span", { class: "strip" }, draw("svg", { viewBox: `0 0 ${values.length} 6`, preserveAspectRatio: "none" }, ...squares), range);
+    }
+
+    // --- attention -----------------------------------------------------------------------------------------------
+
+    attentionPart() {
+      const weights = this.data.attention[this.layer][this.head];
+      this.readout = make("p", { class: "readout", "aria-live": "polite" }, this.words.read_help);
+      const names = { l: this.layer + 1, h: this.head + 1 };
+      const chosen = make("p", { class: "head" }, this.say("head", names));
+      const lines = make("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": this.words.lines }, this.lines(weights));
+      return this.section("attention", make("div", { class: "pair" },
+        make("div", { class: "choice" }, make("p", { class: "help" }, this.words.choose_head), this.headGrid()), make("div", {}, chosen, lines),
+        make("div", { class: "scroll" }, this.heatMap(weights))), this.readout, make("p", { class: "help" }, this.words.lines));
+    }
+
+    headGrid() {
+      const buttons = [];
+      const grid = make("div", { class: "heads", role: "group", "aria-label": this.words.choose_head, style: `--heads:${this.heads}` });
+      const colour = mixed(this.root.host);
+      grid.append(make("span"), ...this.data.attention[0].map((_, h) => make("span", { "aria-hidden": "true" }, String(h + 1))));
+      this.data.attention.forEach((heads, l) => heads.forEach((weights, h) => {
+        if (h === 0) grid.append(make("span", { "aria-hidden": "true" }, String(l + 1)));
+        const chosen = l === this.layer && h === this.head;
+        const button = make("button", {
+          type: "button", "data-key": `head${l}.${h}`, "aria-pressed": chosen, "aria-label": this.say("head", { l: l + 1, h: h + 1 }),
+          title: this.say("head", { l: l + 1, h: h + 1 }), onclick: () => { [this.layer, this.head] = [l, h]; this.render(); },
+        }, thumbnail(weights, colour));
+        buttons.push(button);
+        grid.append(button);
+      }));
+      rove(grid, buttons, this.heads, this.layer * this.heads + this.head);
+      return make("div", { class: "scroll" }, grid);
+    }
+
+    lines(weights) {
+      const pieces = this.data.pieces.map((_, i) => this.label(i));
+      const edge = 14 + 8 * Math.min(10, Math.max(...pieces.map(width)));
+      const [step, left, right] = [24, edge, edge + 110];
+      const figure = draw("svg", { class: "lines", width: right + edge, height: pieces.length * step, role: "img",
+        "aria-label": this.say("head", { l: this.layer + 1, h: this.head + 1 }) });
+      weights.forEach((row, i) => row.forEach((weight, j) => {
+        if (weight < 0.02) return;
+        figure.append(draw("line", { x1: left + 6, y1: (i + 0.5) * step, x2: right - 6, y2: (j + 0.5) * step, "data-from": i,
+          "stroke-width": 0.5 + 4 * weight, "stroke-opacity": 0.15 + 0.85 * weight }));
+      }));
+      pieces.forEach((piece, i) => {
+        const point = { onpointerenter: () => this.choose(i), "data-token": i };
+        figure.append(draw("text", { x: left, y: (i + 0.7) * step, "text-anchor": "end", ...point }, piece));
+        figure.append(draw("text", { x: right, y: (i + 0.7) * step, "text-anchor": "start" }, piece));
+      });
+      return figure;
+    }
+
+    heatMap(weights) {
+      const pieces = this.data.pieces.map((_, i) => this.label(i));
+      const n = pieces.length;
+      const cell = n <= 12 ? 32 : n <= 20 ? 24 : 16;
+      const edge = 14 + 9 * Math.min(9, Math.max(...pieces.map(width)));
+      const figure = draw("svg", { class: "heat", width: edge + n * cell + 4, height: edge + n * cell + 4, tabindex: 0, role: "img", "data-key": "heat",
+        "aria-label": this.say("heat", { l: this.layer + 1, h: this.head + 1 }) });
+      pieces.forEach((piece, i) => {
+        const middle = edge + (i + 0.5) * cell;
+        figure.append(draw("text", { x: edge - 5, y: middle + 4, "text-anchor": "end", "data-token": i }, piece));
+        figure.append(draw("text", { transform: `translate(${middle + 4} ${edge - 5}) rotate(-90)` }, piece));
+      });
+      weights.forEach((row, i) => row.forEach((weight, j) => {
+        const [x, y] = [edge + j * cell, edge + i * cell];
+        figure.append(draw("rect", { x, y, width: cell, height: cell, "fill-opacity": weight, onpointerenter: () => this.read(figure, i, j) }));
+        if (cell >= 32) figure.append(draw("text", { x: x + cell / 2, y: y + cell / 2 + 4, class: weight > 0.55 ? "value strong" : "value" }, shown(weight)));
+      }));
+      figure.append(draw("rect", { class: "cursor", width: cell, height: cell, visibility: "hidden" }));
+      this.place = { edge, cell, at: null };
+      figure.addEventListener("keydown", (event) => this.moveCursor(event, figure, n));
+      return figure;
+    }
+
+    moveCursor(event, figure, n) {
+      const step = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0] }[event.key];
+      if (!step) return;
+      event.preventDefault();
+      const [i, j] = this.place.at ? [this.place.at[0] + step[0], this.place.at[1] + step[1]] : [0, 0];
+      this.read(figure, Math.min(n - 1, Math.max(0, i)), Math.min(n - 1, Math.max(0, j)));
+    }
+
+    read(figure, i, j) {
+      const { edge, cell } = this.place;
+      this.place.at = [i, j];
+      const cursor = figure.querySelector(".cursor");
+      for (const [name, value] of Object.entries({ x: edge + j * cell, y: edge + i * cell, visibility: "visible" })) cursor.setAttribute(name, value);
+      const [a, b] = [this.label(i), this.label(j)];
+      const weight = this.data.attention[this.layer][this.head][i][j];
+      this.readout.textContent = this.say("readout", { l: this.layer + 1, h: this.head + 1, a, b, w: weight.toFixed(3) });
+      this.choose(i);
+    }
+
+    // --- masked word, next sentence ------------------------------------------------------------------------------
+
+    maskPart() {
+      const found = this.masked !== null && this.data.fillers?.[this.masked];
+      if (!this.data.fillers) return null;
+      if (!found) return this.section("masked", make("p", { class: "help" }, this.words.choose));
+      const words = { w: found.was, p: this.masked };
+      const was = this.say("was", { w: found.was, p: percent(found.probability) });
+      const note = found.was === "[MASK]" ? "" : make("p", { class: "help" }, was, this.onMask ? "" : ` ${this.words.unmasked}`);
+      return this.section("masked", make("p", {}, this.say("fillers", words)), bars(found.likeliest), note);
+    }
+
+    nextPart() {
+      if (this.data.next === null || this.data.next === undefined) return null;
+      return this.section("next", make("p", { class: "help" }, this.words.next_text), bars([["", this.data.next]]));
+    }
+
+    // --- hidden states -------------------------------------------------------------------------------------------
+
+    statesPart() {
+      const map = this.data.map;
+      if (!map) return null;
+      const where = this.mapLayer ? this.say("layer_name", { l: this.mapLayer }) : this.words.layer_zero;
+      const slider = make("input", { type: "range", min: 0, max: this.layers, value: this.mapLayer, "data-key": "map", "aria-valuetext": where,
+        "aria-label": this.words.layers, oninput: (event) => { this.mapLayer = Number(event.target.value); this.render(); } });
+      const help = make("p", { class: "help" }, this.say("map", { where }), " ", map.pieces[1].length ? this.words.map_help : "");
+      const legend = map.pieces[1].length ? [make("span", { class: "first" }, "● ", this.words.first), make("span", { class: "second" }, "■ ", this.words.second)] : [];
+      return this.section("states", help, make("p", { class: "legend" }, make("label", {}, `${this.words.layers} ${this.mapLayer} `, slider), ...legend),
+        make("div", { class: "pair" }, this.scatter(map), this.cosinePart(map)));
+    }
+
+    scatter(map) {
+      const points = map.points[this.mapLayer];
+      const pieces = map.pieces.flat();
+      const [w, h, edge] = [420, 300, 40];
+      const scales = [0, 1].map((axis) => {
+        const values = points.map((point) => point[axis]);
+        const [low, high] = [Math.min(...values), Math.max(...values)];
+        return (value) => (high > low ? (value - low) / (high - low) : 0.5);
+      });
+      const place = points.map(([px, py], i) => {
+        const [x, y] = [edge + scales[0](px) * (w - 2 * edge), h - edge / 2 - scales[1](py) * (h - edge)];
+        const inside = x + 7 + 7 * width(pieces[i]) < w;
+        const above = pieces[i] === this.shared && map.pieces[1].length ? 12 : 0; // beside it there is the line between the two
+        return [x, y, { x: inside ? x + 7 : x - 7, y: y + 4 - above, "text-anchor": inside ? "start" : "end" }];
+      });
+      const figure = draw("svg", { class: "map", viewBox: `0 0 ${w} ${h}`, role: "img", "aria-label": this.words.states });
+      const twins = [map.pieces[0].indexOf(this.shared), map.pieces[1].indexOf(this.shared)];
+      if (Math.min(...twins) >= 0) {
+        const [a, b] = [place[twins[0]], place[map.pieces[0].length + twins[1]]];
+        figure.append(draw("line", { x1: a[0], y1: a[1], x2: b[0], y2: b[1] }));
+      }
+      place.forEach(([x, y], i) => {
+        const kind = i < map.pieces[0].length ? "first" : "second";
+        const mark = kind === "first" ? draw("circle", { cx: x, cy: y, r: 4.5 }) : draw("rect", { x: x - 4, y: y - 4, width: 8, height: 8 });
+        figure.append(draw("g", { class: `${kind}${pieces[i] === this.shared ? " twin" : ""}` }, mark, draw("text", place[i][2], pieces[i])));
+      });
+      return figure;
+    }
+
+    cosinePart(map) {
+      if (!map.pieces[1].length) return make("p", { class: "help" }, this.words.need_pair);
+      const shared = Object.keys(map.cosines);
+      if (!shared.length) return make("p", { class: "help" }, this.words.no_shared);
+      const options = shared.map((word) => make("option", { value: word, ...(word === this.shared ? { selected: "" } : {}) }, word));
+      const select = make("select", { "data-key": "shared", "aria-label": this.words.compare, onchange: (event) => { this.shared = event.target.value; this.render(); } }, ...options);
+      const rows = map.cosines[this.shared].map((value, layer) => [this.say("layer", { l: layer }), value]);
+      return make("div", { class: "cosines" }, make("label", {}, this.words.compare, " ", select), make("p", {}, this.say("cosine", { w: this.shared })), bars(rows, shown));
+    }
+  }
+
+  const width = (text) => [...text].reduce((sum, sign) => sum + (sign.codePointAt(0) > 0x2e7f ? 1.7 : 1), 0);
+
+  function bars(rows, text = percent) {
+    const table = make("div", { class: "bars", role: "list" });
+    for (const [name, value] of rows) {
+      const bar = make("span", { class: "bar", "aria-hidden": "true", style: `--share:${Math.max(0, value)}` });
+      table.append(make("div", { role: "listitem" }, make("span", { class: "name" }, name), bar, make("span", { class: "number" }, text(value))));
+    }
+    return table;
+  }
+
+  // The colour of weights with a part of the page's ink, so that it can be seen on light and on dark pages.
+  function mixed(host) {
+    const style = getComputedStyle(host);
+    const ink = (style.color.match(/[\d.]+/g) ?? [0, 0, 0]).slice(0, 3).map(Number);
+    const weight = [0, 158, 115];
+    return `rgb(${weight.map((value, i) => Math.round(0.75 * value + 0.25 * ink[i])).join(" ")})`;
+  }
+
+  function thumbnail(weights, colour) {
+    const n = weights.length;
+    const canvas = make("canvas", { width: n, height: n, "aria-hidden": "true" });
+    const context = canvas.getContext("2d");
+    context.fillStyle = colour;
+    weights.forEach((row, i) => row.forEach((weight, j) => {
+      context.globalAlpha = weight;
+      context.fillRect(j, i, 1, 1);
+    }));
+    return canvas;
+  }
+
+  // The view in an element. `words`: what it says, in one language (words.toml).
+  function mount(host, data, css, words) {
+    const view = new View(host, css, words);
+    view.show(data);
+    host.bertcourseView = view;
+    const again = new MutationObserver(() => view.render()); // the page turned dark or light
+    for (const element of [document.documentElement, document.body]) again.observe(element, { attributes: true, attributeFilter: ["class", "data-jp-theme-light", "data-bs-theme"] });
+    return view;
+  }
+
+  globalThis.bertcourseView = { mount, make, fill };
+})();

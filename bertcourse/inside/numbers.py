@@ -1,0 +1,163 @@
+"""The numbers that the view draws: attention, embeddings, vectors in two dimensions, fillers, the next sentence.
+
+`assets/inside/live.js` computes the same in the browser; `tests/slow/test_inside_browser.py` compares the two.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+LONGEST = 64  # tokens: beyond, neither lines nor squares can be told apart
+SHOWN = 64  # numbers of a vector that are drawn
+FILLERS = 5
+Encoded = Mapping[str, Tensor]
+
+
+def inspect(model: nn.Module, tokenizer: Any, text: str, text_pair: str | None = None) -> dict[str, Any]:
+    """What a view draws of one or two sentences.
+
+    model: an encoder of `transformers`; with a head for masked words there are fillers, with one for the next sentence its probability.
+    Returns lists and numbers, ready for JSON; `attention[layer][head][from][to]` and the rest as in `assets/inside/view.js`.
+    Raises `ValueError` for an empty text and for more than 64 tokens.
+    """
+    if not text.strip():
+        raise ValueError("the text is empty: give a sentence")
+    encoded = tokenizer(text, text_pair or None, return_tensors="pt", truncation=False).to(model.device)
+    count = encoded["input_ids"].shape[1]
+    if count > LONGEST:
+        raise ValueError(f"the text has {count} tokens, a view draws at most {LONGEST}: give a shorter one")
+    with attention_is_kept(model), torch.no_grad():
+        output = model(**encoded, output_attentions=True, output_hidden_states=True)
+        fillers = find_fillers(model, tokenizer, encoded)
+        alone = [hidden_states(model, tokenizer, part) for part in (text, text_pair) if part]
+    ids = encoded["input_ids"][0].tolist()
+    return {
+        "pieces": tokenizer.convert_ids_to_tokens(ids),
+        "ids": ids,
+        "segments": encoded.get("token_type_ids", torch.zeros(1, count, dtype=torch.long))[0].tolist(),
+        "special": special_mask(tokenizer, ids),
+        "width": model.config.hidden_size,
+        "attention": [rounded(layer[0], 3) for layer in output.attentions],
+        "embeddings": embeddings(model, encoded, output.hidden_states[0]),
+        "map": vector_map(alone),
+        "fillers": fillers,
+        "next": next_sentence(output) if text_pair else None,
+    }
+
+
+def check_choice(numbers: Mapping[str, Any], layer: int | None, head: int, token: str | None, compare: str | None) -> dict[str, Any]:
+    """What a view shows at first, as it is stored with the numbers. Raises `ValueError` for what is not there."""
+    attention, pieces = numbers["attention"], numbers["pieces"]
+    layer = len(attention) if layer is None else layer
+    for name, value, count in (("layer", layer, len(attention)), ("head", head, len(attention[0]))):
+        if not 1 <= value <= count:
+            raise ValueError(f"there is no {name} {value}: the model has {name}s 1 to {count}")
+    if token is not None and token not in pieces:
+        raise ValueError(f"{token!r} is not a token of the text: choose from {' '.join(pieces)}")
+    shared = numbers["map"]["cosines"]
+    if compare is not None and compare not in shared:
+        raise ValueError(f"{compare!r} is not a token of both sentences: choose from {' '.join(shared) or 'none: they share no token'}")
+    chosen = {"layer": layer, "head": head, "map": numbers["map"] | {"word": compare}}
+    return chosen if token is None else chosen | {"token": pieces.index(token)}
+
+
+@contextlib.contextmanager
+def attention_is_kept(model: nn.Module) -> Iterator[None]:
+    """Within, attention is computed step by step: faster implementations return no weights. Dropout is off."""
+    before, training = model.config._attn_implementation, model.training
+    model.set_attn_implementation("eager")
+    model.eval()
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+        model.train(training)
+
+
+def special_mask(tokenizer: Any, ids: list[int]) -> list[int]:
+    """1 for each token that only marks a place, such as [CLS]; 0 for those of the text, unknown ones included."""
+    marks = {tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id}
+    return [int(i in marks) for i in ids]
+
+
+def rounded(values: Any, digits: int) -> list:
+    """Numbers as nested lists."""
+    array = values.detach().float().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    return np.round(array.astype(np.float64), digits).tolist()
+
+
+def embeddings(model: nn.Module, encoded: Encoded, normed: Tensor) -> dict[str, list] | None:
+    """The three vectors that make each token's input vector, and that after LayerNorm. None where a model has others."""
+    found = getattr(model.base_model, "embeddings", None)
+    tables = [getattr(found, f"{name}_embeddings", None) for name in ("word", "position", "token_type")]
+    width = model.config.hidden_size
+    if not all(isinstance(table, nn.Embedding) and table.embedding_dim == width for table in tables) or "token_type_ids" not in encoded:
+        return None
+    places = torch.arange(encoded["input_ids"].shape[1], device=model.device)
+    parts = [tables[0](encoded["input_ids"][0]), tables[1](places), tables[2](encoded["token_type_ids"][0])]
+    with torch.no_grad():
+        if not torch.allclose(found.LayerNorm(sum(parts)), normed[0], atol=1e-4):
+            return None  # positions counted in another way, such as RoBERTa's
+    return {name: rounded(part[:, :SHOWN], 2) for name, part in zip(("word", "position", "segment", "normed"), [*parts, normed[0]])}
+
+
+def find_fillers(model: nn.Module, tokenizer: Any, encoded: Encoded) -> list[dict | None] | None:
+    """For each token: the likeliest tokens where it is masked alone, and how likely the token itself is. None without a head for it."""
+    ids = encoded["input_ids"][0]
+    if tokenizer.mask_token_id is None or model.get_output_embeddings() is None:
+        return None
+    masked = ids.repeat(len(ids), 1).fill_diagonal_(tokenizer.mask_token_id)
+    output = model(**{**{name: value.expand(len(ids), -1) for name, value in encoded.items()}, "input_ids": masked})
+    logits = output.prediction_logits if "prediction_logits" in output else output.logits
+    found: list[dict | None] = []
+    special = special_mask(tokenizer, ids.tolist())
+    for place, probabilities in enumerate(logits.diagonal(dim1=0, dim2=1).T.softmax(-1)):
+        best = probabilities.topk(FILLERS)
+        likeliest = [[word, round(value, 4)] for word, value in zip(tokenizer.convert_ids_to_tokens(best.indices.tolist()), best.values.tolist())]
+        was = {"was": tokenizer.convert_ids_to_tokens(int(ids[place])), "probability": round(probabilities[ids[place]].item(), 4)}
+        found.append(None if special[place] else was | {"likeliest": likeliest})
+    return found
+
+
+def hidden_states(model: nn.Module, tokenizer: Any, text: str) -> tuple[list[str], np.ndarray]:
+    """The pieces of a sentence that goes through the model alone, and their vectors: (layers + 1, pieces, width)."""
+    encoded = tokenizer(text, return_tensors="pt").to(model.device)
+    states = torch.stack(model.base_model(**encoded, output_hidden_states=True).hidden_states)[:, 0]
+    ids = encoded["input_ids"][0].tolist()
+    kept = [i for i, special in enumerate(special_mask(tokenizer, ids)) if not special]
+    return tokenizer.convert_ids_to_tokens([ids[i] for i in kept]), states[:, kept].float().cpu().numpy()
+
+
+def vector_map(alone: list[tuple[list[str], np.ndarray]]) -> dict[str, Any]:
+    """Vectors of one or two sentences as points in two dimensions by layer, and cosines of the tokens that both have."""
+    pieces = [names for names, _ in alone] + [[]] * (2 - len(alone))
+    states = np.concatenate([vectors for _, vectors in alone], axis=1)
+    points = [rounded(principal_components(layer), 2) for layer in states]
+    cosines = {}
+    for word in dict.fromkeys(pieces[0]):
+        if word in pieces[1]:
+            a, b = states[:, pieces[0].index(word)], states[:, len(pieces[0]) + pieces[1].index(word)]
+            cosines[word] = rounded((a * b).sum(-1) / (np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)), 3)
+    return {"pieces": pieces, "points": points, "cosines": cosines}
+
+
+def principal_components(vectors: np.ndarray) -> np.ndarray:
+    """Rows projected onto their first two principal components: (rows, 2). The largest coordinate of each is positive."""
+    centred = vectors.astype(np.float64) - vectors.mean(axis=0)
+    left, values, _ = np.linalg.svd(centred, full_matrices=False)
+    found = np.zeros((len(vectors), 2))
+    found[:, : min(2, len(values))] = (left * values)[:, :2]
+    signs = np.sign(found[np.abs(found).argmax(axis=0), [0, 1]])
+    return found * np.where(signs == 0, 1, signs)
+
+
+def next_sentence(output: Any) -> float | None:
+    """The probability that the second sentence followed the first, where the model has a head for it."""
+    logits = output.seq_relationship_logits if "seq_relationship_logits" in output else None
+    return None if logits is None else round(logits[0].softmax(-1)[0].item(), 4)
