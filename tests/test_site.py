@@ -42,8 +42,8 @@ def pages(folder):
 
 
 def course_pages(folder):
-    """Those that come from `nbs/`; the pages of exercises (tests/test_exercises.py) and of cards are made from other files."""
-    return {name: nb for name, nb in pages(folder).items() if not name.startswith(("exercises/", "cards/"))}
+    """Those that come from `nbs/`; the pages of exercises (tests/test_exercises.py), of cards and of the library are made from other files."""
+    return {name: nb for name, nb in pages(folder).items() if not name.startswith(("exercises/", "cards/", "api/"))}
 
 
 def own_prose(nb):
@@ -126,7 +126,8 @@ def test_both_sites_have_the_same_structure(processed):
     zh, en = (pages(processed[lang]) for lang in LANGUAGES)
     exercises = {f"exercises/{p.stem}{end}.ipynb" for p in (ROOT / "exercises").glob("[0-9]*.ipynb") for end in ("", "_solutions")}
     cards = {f"cards/chapter_{chapter_of(card.page)}.ipynb" for card in load_bank().cards}
-    assert zh.keys() == en.keys() == {p.relative_to(reading.NBS).as_posix() for p in reading.notebooks()} | exercises | cards
+    own = {p.relative_to(reading.NBS).as_posix() for p in reading.notebooks()}
+    assert zh.keys() == en.keys() and {name for name in zh if not name.startswith("api/")} == own | exercises | cards
     for name in zh:
         counts = [len([c for c in nb["cells"] if c["cell_type"] == "code"]) for nb in (zh[name], en[name])]
         assert counts[0] == counts[1], name

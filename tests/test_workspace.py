@@ -616,7 +616,8 @@ def test_every_page_says_how_it_is_run_how_long_it_takes_and_where_it_goes_on(tm
     assert chapters == sorted(path.name for path in (ROOT / "nbs").glob("[0-9]*.ipynb"))
     exercises = [name for name in names if name.startswith("exercises/")]
     assert exercises == sorted(f"exercises/{path.name}" for path in (ROOT / "exercises").glob("[0-9]*.ipynb"))
-    assert len(names) == len(chapters) + len(exercises) + 1 + len([*(ROOT / "nbs/helpers").glob("*.ipynb")])  # and the index
+    helpers = [path.relative_to(ROOT / "nbs").as_posix() for path in (ROOT / "nbs/helpers").glob("*.ipynb")]
+    assert {*names} == {*chapters, *exercises, *helpers, "index.ipynb", "look_inside.ipynb"} and len(names) == len({*names})
     for name in exercises:
         cells = page(root, name)
         first = next(cell for cell in cells if cell["cell_type"] == "code")

@@ -182,6 +182,7 @@ FENCE = re.compile(r"^ {0,3}(```+|~~~+).*?^ {0,3}\1[ \t]*$", re.MULTILINE | re.D
 CODE = re.compile(r"(`+).+?\1", re.DOTALL)
 LINK = re.compile(r"!?\[[^\]]*\]\(\s*<?([^()\s<>]+)>?(?:\s+\"[^\"]*\")?\s*\)")
 HTML_LINK = re.compile(r"<(?:a|img|source|script|link)\b[^>]*?\b(?:href|src)\s*=\s*[\"']([^\"']+)[\"']", re.IGNORECASE)
+SCRIPT = re.compile(r"<script\b.*?</script>", re.DOTALL | re.IGNORECASE)
 LANG_ELEMENT = re.compile(r"<\w+[^>]*\blang=[\"'](zh|en)[\"']")
 
 
@@ -215,7 +216,7 @@ def texts(notebook: dict) -> Iterator[str]:
 
 def links(text: str) -> list[str]:
     """Where a text leads, and the pictures it shows."""
-    text = CODE.sub("", FENCE.sub("", text))
+    text = CODE.sub("", FENCE.sub("", SCRIPT.sub("", text)))
     return LINK.findall(text) + HTML_LINK.findall(text)
 
 
