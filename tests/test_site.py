@@ -38,6 +38,7 @@ def pages(folder):
     return {
         p.relative_to(folder).as_posix(): json.loads(p.read_text(encoding="utf-8"))
         for p in sorted(folder.rglob("*.ipynb"))
+        if p.relative_to(folder).parts[0] != "notebooks"  # to download
     }
 
 
@@ -146,6 +147,46 @@ def test_every_card_is_on_a_page_with_its_answer_folded(processed, lang):
         front, _, back = source.partition("<details")
         answer = cards[id].answer or cards[id].right.text
         assert to_html(cards[id].prompt[lang]) in front and to_html(answer[lang]) in back
+
+
+def test_headings_have_the_same_anchors_in_both_languages(site, processed):
+    """A reader who changes the language lands on the same heading."""
+    both = [pages(processed[lang]) for lang in LANGUAGES]
+    explicit = re.compile(r"^#{2,6} .*\{#([^}\s]+)\}[ \t]*$", re.MULTILINE)
+    total = 0
+    for name in both[0]:
+        found = []
+        for page in (both[0][name], both[1][name]):
+            text = site.FENCE.sub("", "\n\n".join("".join(c["source"]) for c in page["cells"] if c["cell_type"] == "markdown"))
+            anchors = explicit.findall(text)
+            assert len(anchors) == len(re.findall(r"^#{2,6} ", text, re.MULTILINE)) == len({*anchors}), name
+            found.append(anchors)
+        assert found[0] == found[1], name
+        total += len(found[0])
+    assert total > 500
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_every_chapter_can_be_downloaded_and_leads_to_its_exercises(processed, lang):
+    for name, page in course_pages(processed[lang]).items():
+        info = "".join(page["cells"][1]["source"])
+        assert f'href="{"../" * name.count("/")}notebooks/{name}" download' in info, name
+        given = json.loads((processed[lang] / "notebooks" / name).read_text(encoding="utf-8"))
+        assert given["nbformat"] == 4 and reading.HAS_CJK.search("".join(map(str, given["cells"]))) if lang == "zh" else given["cells"]
+        assert ("exercises/" in info) == (f"exercises/{name}" in pages(processed[lang])), name
+
+
+@pytest.mark.parametrize("zh, en, expected", [
+    (["## 一", "文\n\n### 二"], ["## One", "### 2. Two `x`"], ["## 一 {#one}", "文\n\n### 二 {#two-x}"]),
+    (["## 一\n\n## 又一"], ["## One\n\n## One"], ["## 一 {#one}\n\n## 又一 {#one-2}"]),
+    (["```\n## no\n```\n## 一"], ["## One"], ["```\n## no\n```\n## 一 {#one}"]),
+    (["## 一"], ["### One"], None),
+    (["# 题"], ["# Title"], ["# 题"]),
+])  # fmt: skip
+def test_shared_anchors(site, zh, en, expected):
+    cells = {"zh": [md(text) for text in zh], "en": [md(text) for text in en]}
+    assert site.share_anchors(cells) == (expected is not None)
+    assert ["".join(cell["source"]) for cell in cells["zh"]] == (expected or zh)
 
 
 def test_titles(site, processed):
@@ -438,10 +479,26 @@ def test_build_writes_the_door(site, small, tmp_path, monkeypatch, quarto):
     quarto()
     monkeypatch.setattr(site, "process", lambda lang, folder: shutil.copytree(small, folder))
     monkeypatch.setattr(site, "faults", lambda folder, lang: [])
+    monkeypatch.setattr(site, "build_live", lambda proc: (proc / "live").mkdir() or (proc / "live/live.js").write_text("x") == 1)
+    (small / "notebooks").mkdir()
+    (small / "notebooks/index.ipynb").write_text("{}")
     assert site.main(["build", "--out", str(tmp_path / "docs"), "--proc", str(tmp_path / "p")]) == 0
+    assert (tmp_path / "docs/live/live.js").exists() and (tmp_path / "docs/zh/notebooks/index.ipynb").exists()
     door = (tmp_path / "docs/index.html").read_text(encoding="utf-8")
     assert 'href="zh/index.html"' in door and 'href="en/index.html"' in door
     assert (tmp_path / "docs/zh/a.html").exists() and (tmp_path / "docs/en/a.html").exists()
+
+
+def test_build_without_npm_is_said(site, small, tmp_path, monkeypatch, capsys, quarto):
+    quarto()
+    which = shutil.which
+    monkeypatch.setattr(site.shutil, "which", lambda name: None if name == "npm" else which(name))
+    monkeypatch.setattr(site, "process", lambda lang, folder: shutil.copytree(small, folder))
+    (small / "notebooks").mkdir()
+    arguments = ["build", "--lang", "zh", "--out", str(tmp_path / "docs"), "--proc"]
+    assert site.main([*arguments, str(tmp_path / "p"), "--strict"]) == 1
+    assert "npm is not installed: the pages show the model's stored pictures" in capsys.readouterr().out
+    assert site.main([*arguments, str(tmp_path / "q")]) == 0 and not (tmp_path / "docs/live").exists()
 
 
 def test_build_stops_at_a_fault(site, small, tmp_path, monkeypatch, capsys):

@@ -115,12 +115,36 @@ def test_a_path_in_ascii_stays_a_path(ascii_path, tmp_path):
     assert not ascii_path.rewrite(file) and file.read_text() == "/srv/course\n"
 
 
-def test_actions_and_quarto_are_pinned():
-    workflow = (ROOT / ".github/workflows/test.yml").read_text(encoding="utf-8")
-    uses = re.findall(r"uses: (\S+)(.*)", workflow)
-    assert len(uses) > 5
-    for name, comment in uses:
+WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_actions_are_pinned_and_may_do_little(path):
+    text = path.read_text(encoding="utf-8")
+    for name, comment in re.findall(r"uses: (\S+)(.*)", text):
         assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", name) and re.fullmatch(r"  # v\d+\.\d+\.\d+", comment), f"{name}: pin the commit, name the version"
-    steps = [step for job in yaml.safe_load(workflow)["jobs"].values() for step in job["steps"]]
+    workflow = yaml.safe_load(text)
+    assert workflow["permissions"] == {"contents": "read"} and all("timeout-minutes" in job for job in workflow["jobs"].values())
+    shared = {name: at for other in WORKFLOWS for name, at in re.findall(r"uses: ([\w./-]+)@(\w+)", other.read_text(encoding="utf-8"))}
+    assert all(shared[name] == at for name, at in re.findall(r"uses: ([\w./-]+)@(\w+)", text)), "the same action, the same commit everywhere"
+
+
+def test_quarto_is_pinned():
+    workflow = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text(encoding="utf-8"))
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
     quarto = next(step for step in steps if "quarto" in step.get("uses", ""))
     assert re.fullmatch(r"\d+\.\d+\.\d+", str(quarto["with"]["version"]))
+
+
+def test_forms_for_issues_are_whole():
+    for path in (ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"):
+        form = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if path.stem != "config":
+            assert {"name", "description", "labels", "body"} == form.keys() and " | " in form["name"], path.name
+            assert len({field["id"] for field in form["body"]}) == len(form["body"]) and all("label" in field["attributes"] for field in form["body"])
+
+
+def test_one_version_everywhere():
+    version = re.search(r"^version = (\S+)$", (ROOT / "settings.ini").read_text(encoding="utf-8"), re.MULTILINE)[1]
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["version"] == version
+    assert "## Unreleased" in (changes := (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")) or f"## {version}" in changes

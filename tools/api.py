@@ -237,9 +237,9 @@ def index_page(lang: str) -> dict[str, Any]:
     all_names = [f"| [{prose(symbol.name)}]({file_of(symbol.module)}#{symbol.name}) | {cell(prose(symbol.summary))} |" for symbol in found]
     return page_of([
         markdown("title", f"# {words['title']}\n\n> {words['about']}"),
-        markdown("users", "\n".join([f"## {words['users']}\n", head, *rows(FOR_USERS)])),
-        markdown("chapters", "\n".join([f"## {words['chapters']}\n", head, *rows(modules()[len(FOR_USERS):])])),
-        markdown("names", "\n".join([f"## {words['names']}\n", head, *all_names])),
+        markdown("users", "\n".join([f"## {words['users']} {{#for-users}}\n", head, *rows(FOR_USERS)])),
+        markdown("chapters", "\n".join([f"## {words['chapters']} {{#modules}}\n", head, *rows(modules()[len(FOR_USERS):])])),
+        markdown("names", "\n".join([f"## {words['names']} {{#names}}\n", head, *all_names])),
     ])  # fmt: skip
 
 

@@ -230,6 +230,26 @@ def test_an_exercise_in_jupyterlab(browser, jupyterlab, screenshots, tmp_path, l
     assert "4 * (H * H + H)" in (root / SHEET).read_text(encoding="utf-8")  # solved work stays
 
 
+# --- the view into a BERT ----------------------------------------------------------------------------------------
+
+def test_the_view_in_jupyterlab(browser, jupyterlab, screenshots, tmp_path):
+    """As stored, where JupyterLab runs no scripts of a notebook that it does not trust, a table stands there; after a run, the view."""
+    root = tmp_path / "work"
+    with jupyterlab(root, tmp_path / "home", "--lang", "en") as url:
+        page, outside = open_chapter(browser, url.replace("/?", "/lab/tree/look_inside.ipynb?"))
+        run_all(page)
+        assert errors(page) == []
+        view = page.locator(".bert-view").first
+        view.get_by_role("button", name="guitar,").click()
+        view.get_by_text("The five likeliest fillers for guitar").wait_for()
+        view.get_by_role("button", name="layer 2, head 4").click()
+        view.get_by_text("layer 2, head 4", exact=True).first.wait_for()
+        view.scroll_into_view_if_needed()
+        page.screenshot(path=screenshots / "en-8-view.png")
+        assert view.locator("table").count() == 0 and outside == [] and errors(page) == []
+        page.close()
+
+
 # --- the check itself: it must notice what is wrong ---------------------------------------------------------------
 
 @pytest.mark.parametrize("fault, says", [

@@ -44,6 +44,7 @@
   class View {
     constructor(host, css, words) {
       this.words = words;
+      host.replaceChildren(); // the table for readers without scripts
       this.root = host.shadowRoot ?? host.attachShadow({ mode: "open" });
       this.controls = make("div", { class: "controls" });
       this.body = make("div", { class: "body" });
@@ -131,6 +132,7 @@
     markToken() {
       for (const element of this.root.querySelectorAll("[data-token]")) element.classList.toggle("chosen", Number(element.dataset.token) === this.token);
       for (const line of this.root.querySelectorAll(".lines line")) line.classList.toggle("away", Number(line.dataset.from) !== this.token);
+      this.sayWeight(this.token, this.largest(this.token));
       const strips = this.root.querySelector(".strips");
       if (strips) strips.replaceWith(this.strips());
     }
@@ -167,13 +169,13 @@
 
     attentionPart() {
       const weights = this.data.attention[this.layer][this.head];
-      this.readout = make("p", { class: "readout", "aria-live": "polite" }, this.words.read_help);
+      this.readout = make("p", { class: "readout", "aria-live": "polite" });
       const names = { l: this.layer + 1, h: this.head + 1 };
       const chosen = make("p", { class: "head" }, this.say("head", names));
       const lines = make("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": this.words.lines }, this.lines(weights));
       return this.section("attention", make("div", { class: "pair" },
         make("div", { class: "choice" }, make("p", { class: "help" }, this.words.choose_head), this.headGrid()), make("div", {}, chosen, lines),
-        make("div", { class: "scroll" }, this.heatMap(weights))), this.readout, make("p", { class: "help" }, this.words.lines));
+        make("div", { class: "scroll" }, this.heatMap(weights))), this.readout, make("p", { class: "help" }, this.words.lines, " ", this.words.read_help));
     }
 
     headGrid() {
@@ -217,7 +219,7 @@
     heatMap(weights) {
       const pieces = this.data.pieces.map((_, i) => this.label(i));
       const n = pieces.length;
-      const cell = n <= 12 ? 32 : n <= 20 ? 24 : 16;
+      const cell = n <= 12 ? 32 : n <= 18 ? 21 : 16;
       const edge = 14 + 9 * Math.min(9, Math.max(...pieces.map(width)));
       const figure = draw("svg", { class: "heat", width: edge + n * cell + 4, height: edge + n * cell + 4, tabindex: 0, role: "img", "data-key": "heat",
         "aria-label": this.say("heat", { l: this.layer + 1, h: this.head + 1 }) });
@@ -250,10 +252,19 @@
       this.place.at = [i, j];
       const cursor = figure.querySelector(".cursor");
       for (const [name, value] of Object.entries({ x: edge + j * cell, y: edge + i * cell, visibility: "visible" })) cursor.setAttribute(name, value);
-      const [a, b] = [this.label(i), this.label(j)];
-      const weight = this.data.attention[this.layer][this.head][i][j];
-      this.readout.textContent = this.say("readout", { l: this.layer + 1, h: this.head + 1, a, b, w: weight.toFixed(3) });
       this.choose(i);
+      this.sayWeight(i, j);
+    }
+
+    // Where a token's largest weight goes.
+    largest(i) {
+      const row = this.data.attention[this.layer][this.head][i];
+      return row.indexOf(Math.max(...row));
+    }
+
+    sayWeight(i, j) {
+      const weight = this.data.attention[this.layer][this.head][i][j];
+      this.readout.textContent = this.say("readout", { l: this.layer + 1, h: this.head + 1, a: this.label(i), b: this.label(j), w: weight.toFixed(3) });
     }
 
     // --- masked word, next sentence ------------------------------------------------------------------------------
