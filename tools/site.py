@@ -32,6 +32,8 @@ from bertcourse.exercises.pages import SOLUTIONS, site_pages
 from bertcourse.languages import LANGUAGES, split_marker
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tools"))  # this file may have been loaded by another
+SITE = "https://bertcourse.github.io/bertcourse"
 CJK = re.compile("[\u3400-\u9fff]")
 SKIPPED = shutil.ignore_patterns(".*", "__pycache__", "*.pyc")
 
@@ -74,6 +76,7 @@ def configuration(lang: str, folder: Path) -> dict:
     config["lang"] = lang
     config["project"].pop("output-dir", None)  # given to `quarto render`
     config["website"]["site-url"] = f"{config['website']['site-url'].rstrip('/')}/{lang}"
+    config["website"]["open-graph"] = {"image": f"images/inside-{lang}.png"}
     return config
 
 
@@ -108,7 +111,6 @@ def add_cards(pages: Path, lang: str) -> None:
 
 def add_api(pages: Path, lang: str) -> None:
     """Write the reference of the library."""
-    sys.path.insert(0, str(ROOT / "tools"))  # this file may have been loaded by another
     import api
 
     (pages / "api").mkdir()
@@ -126,6 +128,18 @@ def link_names(pages: Path) -> None:
         for cell in notebook["cells"]:
             if cell["cell_type"] == "markdown":
                 cell["source"] = api.link_prose("".join(cell["source"]), up, linked).splitlines(keepends=True)
+        path.write_text(json.dumps(notebook, ensure_ascii=False, indent=1), encoding="utf-8")
+
+
+def add_definitions(pages: Path, lang: str) -> None:
+    """Let chapters show the definition of a term where it is first used."""
+    import rendered
+
+    for path in pages.glob("[0-9]*.ipynb"):
+        notebook, marked = json.loads(path.read_text(encoding="utf-8")), set()
+        for cell in notebook["cells"]:
+            if cell["cell_type"] == "markdown":
+                cell["source"] = rendered.mark_terms("".join(cell["source"]), lang, marked).splitlines(keepends=True)
         path.write_text(json.dumps(notebook, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
@@ -172,6 +186,7 @@ def process(lang: str, folder: Path, workers: int = 2) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(stage / "_proc", folder)
+    add_definitions(folder, lang)
     link_names(folder)
     add_page_info(folder, lang)
     text = yaml.safe_dump(configuration(lang, folder), allow_unicode=True, sort_keys=False, width=1000)
@@ -365,10 +380,9 @@ def page_faults(folder: Path, path: Path, lang: str) -> Iterator[str]:
                 yield f"{where}: an output holds text in {other}"
             if output.get("output_type") == "error" or output.get("name") == "stderr":
                 yield f"{where}: an output is an error"
-    site = "https://bertcourse.github.io/bertcourse"
     for text in texts(notebook):
         for target in links(text):
-            yield from (f"{lang}/{name}: {fault}" for fault in link_faults(folder, path, target, site))
+            yield from (f"{lang}/{name}: {fault}" for fault in link_faults(folder, path, target, SITE))
 
 
 def link_faults(folder: Path, page: Path, target: str, site: str) -> Iterator[str]:
@@ -552,6 +566,9 @@ def build(langs: list[str], out: Path, proc: Path, strict: bool) -> int:
     if live:
         shutil.rmtree(out / "live", ignore_errors=True)
         shutil.copytree(proc / "live", out / "live")
+    import rendered
+
+    rendered.finish(out, SITE)
     (out / "index.html").write_text(START, encoding="utf-8")
     (out / ".nojekyll").write_text("", encoding="utf-8")  # GitHub Pages would drop folders that start with _
     return 0

@@ -1,0 +1,97 @@
+"""What is done to the rendered site, on a small one."""
+
+import html
+import json
+import xml.etree.ElementTree as ET
+
+import pytest
+import scripts
+
+SITE = "https://a.org/course"
+
+
+@pytest.fixture(scope="module")
+def rendered():
+    return scripts.tool("rendered")
+
+
+@pytest.fixture
+def out(tmp_path):
+    """Two languages; one page is in Chinese only."""
+    for name in ("zh/index.html", "zh/helpers/a.html", "en/index.html", "en/helpers/a.html", "zh/only.html"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"<html><head><title>{name}</title></head><body></body></html>", encoding="utf-8")
+    (tmp_path / "zh/site_libs").mkdir()
+    (tmp_path / "zh/site_libs/x.html").write_text("<head></head>")
+    return tmp_path
+
+
+def test_each_page_names_its_twin(rendered, out):
+    rendered.add_alternates(out, SITE)
+    page = (out / "zh/helpers/a.html").read_text()
+    assert f'<link rel="canonical" href="{SITE}/zh/helpers/a.html">' in page and page.count("</head>") == 1
+    assert f'<link rel="alternate" hreflang="en" href="{SITE}/en/helpers/a.html">' in page and 'hreflang="zh-Hans"' in page
+    assert f'href="{SITE}/en/"' in (out / "zh/index.html").read_text() and 'hreflang="en"' not in (out / "zh/only.html").read_text()
+    assert (out / "zh/site_libs/x.html").read_text() == "<head></head>"
+
+
+def test_canonical_address_is_named_once(rendered, out):
+    (out / "en/index.html").write_text('<head><link rel="canonical" href="x"></head>')
+    rendered.add_alternates(out, SITE)
+    assert (out / "en/index.html").read_text().count("canonical") == 1
+
+
+def test_map_of_both_languages(rendered, out):
+    (out / "zh/sitemap.xml").write_text("<old/>")
+    rendered.write_map(out, SITE)
+    names = {"s": "http://www.sitemaps.org/schemas/sitemap/0.9", "x": "http://www.w3.org/1999/xhtml"}
+    urls = ET.parse(out / "sitemap.xml").getroot().findall("s:url", names)
+    assert {url.find("s:loc", names).text for url in urls} == {f"{SITE}/{end}" for end in (
+        "zh/", "en/", "zh/helpers/a.html", "en/helpers/a.html", "zh/only.html")}  # fmt: skip
+    assert [len(url.findall("x:link", names)) for url in urls if url.find("s:loc", names).text.endswith(("only.html", "en/"))] == [1, 2]
+    assert not (out / "zh/sitemap.xml").exists() and f"{SITE}/sitemap.xml" in (out / "robots.txt").read_text()
+
+
+def test_wrong_address_leads_back(rendered, out):
+    rendered.write_not_found(out, SITE)
+    page = (out / "404.html").read_text(encoding="utf-8")
+    assert f'href="{SITE}/zh/index.html"' in page and f'href="{SITE}/en/index.html"' in page and "noindex" in page
+
+
+@pytest.mark.parametrize("lang, text, found, absent", [
+    ("zh", "本章讲剪枝与量化。", ["pruning", "quantisation", "quantization"], ["剪枝"]),
+    ("en", "Here quantisation is measured.", ["quantization"], ["pruning", "量化"]),
+    ("en", "An unrelated sentence.", [], ["("]),
+    ("en", "quantisation, in American quantization", [], ["(quantization"]),
+])  # fmt: skip
+def test_sections_are_found_by_other_names(rendered, tmp_path, lang, text, found, absent):
+    path = tmp_path / "search.json"
+    path.write_text(json.dumps([{"objectID": "a", "title": "t", "section": "s", "text": text}], ensure_ascii=False), encoding="utf-8")
+    rendered.add_synonyms(path, lang)
+    more = json.loads(path.read_text(encoding="utf-8"))[0]["text"].removeprefix(text)
+    assert all(word in more for word in found) and not any(word in more for word in absent)
+
+
+@pytest.mark.parametrize("lang, before, after", [
+    ("en", "The perplexity. Then perplexity.", 'The <span class="term" tabindex="0" aria-description="DEF">perplexity</span>. Then perplexity.'),
+    ("en", "`perplexity` [perplexity](x) $perplexity$ **perplexity**", None),
+    ("en", "## perplexity\n| perplexity |\n```\nperplexity\n```", None),
+    ("en", "superperplexityness", None),
+    ("zh", "给出差值", None),
+    ("zh", "看困惑度", '看<span class="term" tabindex="0" aria-description="DEF">困惑度</span>'),
+])  # fmt: skip
+def test_first_mention_of_a_term_has_its_definition(rendered, lang, before, after):
+    term = next(term for term in rendered.glossary() if term.en == "perplexity")
+    definition = html.escape(term.definition_zh if lang == "zh" else term.definition_en)
+    assert rendered.mark_terms(before, lang, set()) == (after or before).replace("DEF", definition)
+
+
+@pytest.mark.parametrize("lang, text", [("en", "self-attention, then self-attention"), ("zh", "自注意力，又是自注意力")])
+def test_a_term_inside_another_is_not_taken_for_itself(rendered, lang, text):
+    assert rendered.mark_terms(text, lang, set()).count("<span") == 1
+
+
+def test_every_term_can_be_marked(rendered):
+    for lang in ("zh", "en"):
+        names = {term.zh if lang == "zh" else term.en for term in rendered.glossary()}
+        assert rendered.mark_terms(" ; ".join(names), lang, set()).count("<span") > 0.9 * len(names)
