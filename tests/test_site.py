@@ -242,7 +242,7 @@ def test_no_request_leaves_the_page():
     config = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))["format"]["html"]
     assert config["html-math-method"] == "mathml"
     assert "$web-font-path: false;" in (reading.NBS / "theme.scss").read_text()
-    for name in ("styles.css", "theme.scss", "language-switch.html"):
+    for name in ("styles.css", "theme.scss", "language-switch.html", "scrolling.html", "live.html"):
         assert not re.search(r"https?://|@import|url\(", (reading.NBS / name).read_text(encoding="utf-8")), name
 
 
