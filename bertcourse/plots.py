@@ -522,12 +522,13 @@ def attention_view(
     compare: str | None = None,  # the token of both sentences whose two vectors are compared at first
     lang: str | None = None,  # "zh" or "en"; None: the reader's language, else that of the text
     live: bool = False,  # on the course's site, offer to run the shipped model in this view
+    parts: Sequence[str] | None = None,  # of "input", "masked", "attention", "states", "next"; None: all
 ) -> Figure:
     """What happens to a sentence or a pair inside a model, as HTML that the reader can explore.
 
     Raises `ValueError` for an empty text, more than 64 tokens, or a layer, head or token that is not there.
     """
-    from bertcourse.inside.html import view_html
+    from bertcourse.inside.html import PARTS, view_html
     from bertcourse.inside.numbers import check_choice, inspect
     from bertcourse.languages import check_language, current_language
     if hasattr(model, "only"):  # a profile
@@ -535,8 +536,11 @@ def attention_view(
         model, tokenizer = model.model(AutoModelForPreTraining), tokenizer or model.tokenizer()
     if tokenizer is None:
         from transformers import AutoTokenizer
+        if not model.name_or_path: raise ValueError("the model does not say where it came from: give its tokenizer, too")
         tokenizer = AutoTokenizer.from_pretrained(model.name_or_path)
     numbers = inspect(model, tokenizer, text, text_pair)
     numbers |= check_choice(numbers, layer, head, token, compare)
     lang = check_language(lang) if lang else current_language() or ("zh" if re.search("[\u3400-\u9fff]", text) else "en")
-    return Figure(view_html(numbers, lang, live))
+    if unknown := [part for part in parts or () if part not in PARTS]:
+        raise ValueError(f"there is no part {unknown[0]!r}: choose from {', '.join(PARTS)}")
+    return Figure(view_html(numbers | ({"parts": list(parts)} if parts else {}), lang, live))

@@ -54,8 +54,37 @@ def test_a_function_is_described_whole(api):
     found = api.describe(api.Symbol("m", "example", example), "en", "##")
     assert found.startswith("## example {#example}\n\n```python\nexample(rows, limit=None, *, mode='a|b')\n```")
     assert "Count `rows` of \\<b\\> and \\$x\\_1\\$." in found and "**Raises**: `KeyError` for a row that is not there." in found
-    assert "| `limit` | `int \\| None` | `None` |" in found and "| `mode` | `str` | `'a\\|b'` |" in found
+    assert "| `limit` | `int | None` | `None` |" in found and "| `mode` | `str` | `'a|b'` |" in found  # as Pandoc reads it
     assert "| **Returns** | `dict[str, int]` |" in found and re.search(r"\[source\]\(https://github\.com/\S+/tests/test_api_pages\.py#L\d+\)", found)
+
+
+class Example:
+    """An example (Author et al. 2020). More."""
+
+    @property
+    def size(self) -> int:
+        """How large."""
+        return 1
+
+    @classmethod
+    def read(cls, path: str) -> "Example":
+        """Read it.
+
+        Raises `OSError` where the file
+        is not there."""
+
+
+def test_properties_class_methods_and_wrapped_lines(api):
+    symbol = api.Symbol("m", "Example", Example)
+    assert symbol.summary == "An example (Author et al. 2020)."
+    size, read = api.methods(symbol)
+    assert "```python\nExample.size\n```" in api.describe(size, "en", "###")
+    found = api.describe(read, "en", "###")
+    assert "```python\nExample.read(path)\n```" in found and "`cls`" not in found and "**Raises**: `OSError` where the file is not there." in found
+
+
+def test_no_path_of_this_machine(pages):
+    assert not [name for name, page in pages["en"].items() if str(ROOT) in text_of(page)]
 
 
 def test_lines_of_the_source_are_right(api):

@@ -86,9 +86,10 @@ def test_the_map_holds_each_sentence_alone(model, tokenizer, pair):
 @pytest.mark.parametrize("count", [1, 2, 3, 9])
 def test_principal_components(count):
     rows = np.random.default_rng(count).normal(size=(count, 5))
-    found = numbers.principal_components(rows)
+    found, share = numbers.principal_components(rows)
     centred = rows - rows.mean(axis=0)
-    _, _, axes = np.linalg.svd(centred)
+    _, values, axes = np.linalg.svd(centred)
+    assert share == pytest.approx(1 if count < 3 else (values[:2] ** 2).sum() / (values**2).sum())
     for k in range(2):
         wanted = centred @ axes[k]
         assert np.allclose(found[:, k], wanted, atol=1e-9) or np.allclose(found[:, k], -wanted, atol=1e-9)
@@ -121,10 +122,72 @@ def test_models_with_less(tokenizer):
     (dict(compare="anna"), "'anna' is not a token of both sentences: choose from light ."),
     (dict(compare="anna", text_pair=None), "'anna' is not a token of both sentences: choose from none: they share no token"),
     (dict(lang="fr"), "unknown language 'fr'"),
+    (dict(parts=["input", "head"]), "there is no part 'head': choose from input, masked, attention, states, next"),
 ])  # fmt: skip
 def test_bad_input_is_said_in_a_sentence(model, tokenizer, change, said):
     with pytest.raises(ValueError, match=said):
         attention_view(model, tokenizer=tokenizer, **{"text": TEXT, "text_pair": PAIR} | change)
+
+
+def test_a_model_that_names_no_folder_needs_its_tokenizer(tokenizer):
+    small = BertForMaskedLM(BertConfig(vocab_size=tokenizer.vocab_size, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16))
+    with pytest.raises(ValueError, match="the model does not say where it came from: give its tokenizer, too"):
+        attention_view(small, TEXT)
+    assert attention_view(small, TEXT, tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize("text", ["[SEP]", "\u200b", "[CLS] [PAD]"])
+def test_a_text_without_a_token_of_its_own(model, tokenizer, text):
+    with pytest.raises(ValueError, match="no token besides"):
+        numbers.inspect(model, tokenizer, text)
+    with pytest.raises(ValueError, match="no token besides"):
+        numbers.inspect(model, tokenizer, TEXT, text)
+
+
+def test_numbers_that_are_not_finite_are_said(tokenizer):
+    damaged = load().model(AutoModelForPreTraining)
+    with torch.no_grad():
+        damaged.bert.encoder.layer[1].output.dense.bias[0] = float("nan")
+    with pytest.raises(ValueError, match="not finite"):
+        numbers.inspect(damaged, tokenizer, TEXT)
+
+
+def test_weights_that_are_none_are_refused():
+    square = torch.full((1, 2, 3, 3), 1 / 3)
+    class Output:
+        hidden_states = (torch.zeros(1, 3, 4),)
+    for attentions, said in (((), "no attention weights"), (None, "no attention weights"), ((square[..., :2],), "no attention weights"),
+                             ((square * 2,), "does not sum to 1"), ((square,), "")):  # fmt: skip
+        output = Output()
+        output.attentions = attentions
+        if said:
+            with pytest.raises(ValueError, match=said):
+                numbers.check_outputs(output, 3)
+        else:
+            numbers.check_outputs(output, 3)
+
+
+def test_half_precision_keeps_the_embeddings(tokenizer):
+    half = load().model(AutoModelForPreTraining).to(torch.bfloat16)
+    assert numbers.inspect(half, tokenizer, TEXT)["embeddings"]
+
+
+def test_parts_of_the_model_that_were_in_evaluation_stay_so(tokenizer):
+    model = load().model(AutoModelForPreTraining).train()
+    model.bert.embeddings.eval()
+    numbers.inspect(model, tokenizer, TEXT)
+    assert model.training and not model.bert.embeddings.training
+
+
+def test_byte_level_tokens_can_be_read():
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import RobertaTokenizerFast
+
+    trained = ByteLevelBPETokenizer()
+    trained.train_from_iterator(["the light is on 安娜"] * 5, vocab_size=330, special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
+    tokenizer = RobertaTokenizerFast(tokenizer_object=trained._tokenizer)
+    names = numbers.token_names(tokenizer, tokenizer("the light")["input_ids"])
+    assert "light" in names and not any("Ġ" in name for name in names)
 
 
 def test_a_view_is_one_piece_of_html(model):
@@ -154,7 +217,7 @@ def used_words() -> set[str]:
     """The words that the scripts ask for by name."""
     text = SCRIPTS["view.js"] + SCRIPTS["live.js"]
     rows = {"word", "positions", "segments", "added", "normed", "piece", "id", "segment", "position", "first_sentence", "second_sentence",
-            "input", "attention", "masked", "states", "next", "facts", "facts_alone"}  # by a variable
+            "input", "attention", "masked", "states", "next", "facts", "facts_alone", "predictions", "predictions_here"}  # by a variable
     return rows | set(re.findall(r'say\("(\w+)"', text)) | set(re.findall(r"\bwords\.(\w+)", text)) - {"toml"}
 
 

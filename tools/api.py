@@ -40,12 +40,19 @@ WORDS = {
 }  # fmt: skip
 
 
+def joined(doc: str) -> str:
+    """A docstring with the lines of each paragraph as one; lists and code keep theirs."""
+    paragraphs = doc.split("\n\n")
+    return "\n\n".join(part if re.search(r"^(?: {2}|[-*>] |\d+\. )", part, re.MULTILINE) else " ".join(part.split("\n")) for part in paragraphs)
+
+
 class Symbol(NamedTuple):
     """A public name of a module."""
 
     module: str
     name: str  # with its class: "Task.evaluate"
     value: Any
+    kind: str = ""  # "property", "classmethod" or ""
 
     @property
     def doc(self) -> str:
@@ -55,7 +62,7 @@ class Symbol(NamedTuple):
     @property
     def summary(self) -> str:
         """Its first sentence."""
-        return re.split(r"(?<=[.!?])\s", self.doc.partition("\n\n")[0].replace("\n", " "))[0]
+        return re.split(r"(?<!\bal\.)(?<!\be\.g\.)(?<=[.!?])\s+(?=[A-Z`(])", joined(self.doc).partition("\n\n")[0])[0]
 
 
 def notebook_of(path: Path) -> str | None:
@@ -85,9 +92,10 @@ def methods(symbol: Symbol) -> Iterator[Symbol]:
     """The public methods that a class defines itself and describes."""
     if inspect.isclass(symbol.value):
         for name, value in vars(symbol.value).items():
+            kind = "property" if isinstance(value, property) else "classmethod" if isinstance(value, classmethod) else ""
             value = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
             if not name.startswith("_") and inspect.isfunction(value) and inspect.getdoc(value):
-                yield Symbol(symbol.module, f"{symbol.name}.{name}", value)
+                yield Symbol(symbol.module, f"{symbol.name}.{name}", value, kind)
 
 
 def called(value: Any) -> Callable | None:
@@ -108,11 +116,11 @@ def type_name(annotation: Any) -> str:
 
 def signature(symbol: Symbol) -> str:
     """How it is called, one line where it fits in 80 characters, else a parameter a line. Types stand in the table."""
-    if not (value := called(symbol.value)):
+    if symbol.kind == "property" or not (value := called(symbol.value)):
         return symbol.name
     parts, star = [], False
-    for parameter in inspect.signature(value).parameters.values():
-        if parameter.name == "self":
+    for number, parameter in enumerate(inspect.signature(value).parameters.values()):
+        if parameter.name == "self" or (symbol.kind == "classmethod" and number == 0):
             continue
         if parameter.kind is parameter.KEYWORD_ONLY and not star:
             parts.append("*")
@@ -127,7 +135,7 @@ def signature(symbol: Symbol) -> str:
 def short(default: Any) -> str:
     """A default as code."""
     text = default.__qualname__ if inspect.isclass(default) or inspect.isroutine(default) else repr(default)
-    return text if len(text) <= 60 and " at 0x" not in text else "…"
+    return text if len(text) <= 60 and " at 0x" not in text and not isinstance(default, Path) else "…"  # a path is this machine's
 
 
 def prose(text: str) -> str:
@@ -137,13 +145,14 @@ def prose(text: str) -> str:
 
 
 def cell(text: Any) -> str:
-    """Text for a cell of a Markdown table."""
-    return str(text).replace("\n", " ").replace("|", "\\|")
+    """Text for a cell of a Markdown table; inside code a bar separates nothing."""
+    parts = re.split(r"(`+[^`]*`+)", str(text).replace("\n", " "))
+    return "".join(part if part.startswith("`") else part.replace("|", "\\|") for part in parts)
 
 
 def code(text: str) -> str:
     """Text as code, in a cell."""
-    return f"`{cell(text)}`" if text else ""
+    return f"`{text}`" if text else ""
 
 
 def parameter_table(symbol: Symbol, lang: str) -> str:
@@ -152,7 +161,7 @@ def parameter_table(symbol: Symbol, lang: str) -> str:
     described = docments(value, full=True, eval_str=False) if value else {}
     rows = []
     for name, found in described.items():
-        if name in ("self", "return"):
+        if name in ("self", "return") or (symbol.kind == "classmethod" and name == "cls"):
             continue
         default = "" if found.get("default") is inspect.Parameter.empty else short(found.get("default"))
         rows.append([code(name), code(type_name(found.get("anno"))), code(default), cell(prose(found.get("docment") or ""))])
@@ -177,7 +186,7 @@ def where(symbol: Symbol) -> str:
 
 def describe(symbol: Symbol, lang: str, level: str) -> str:
     """A name with all that is known of it, as Markdown."""
-    doc = symbol.doc
+    doc = joined(symbol.doc)
     raised = prose(" ".join(RAISES.findall(doc)))
     text = prose(RAISES.sub("", doc).strip())
     parts = [f"{level} {prose(symbol.name)} {{#{symbol.name}}}", f"```python\n{signature(symbol)}\n```", text, parameter_table(symbol, lang)]

@@ -537,7 +537,8 @@ def build_live(proc: Path) -> bool:
     shutil.rmtree(proc / "live", ignore_errors=True)
     done = subprocess.run([sys.executable, ROOT / "tools" / "live.py", proc / "live"], check=False, capture_output=True, text=True)
     if done.returncode:
-        raise Fault(f"the files for the model in the browser: {causes(done.stderr)}")
+        print(f"the model for the browser could not be built, the pages show its stored pictures:\n{causes(done.stderr)}")
+        return False
     print(f"live: {done.stdout.strip().rpartition(': ')[2]}", flush=True)
     return True
 
@@ -563,8 +564,8 @@ def build(langs: list[str], out: Path, proc: Path, strict: bool) -> int:
         render(proc / lang, out / lang)
         shutil.copytree(proc / lang / "notebooks", out / lang / "notebooks", dirs_exist_ok=True)
         print(f"{lang}: rendered into {os.path.relpath(out / lang)}", flush=True)
+    shutil.rmtree(out / "live", ignore_errors=True)
     if live:
-        shutil.rmtree(out / "live", ignore_errors=True)
         shutil.copytree(proc / "live", out / "live")
     import rendered
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from bertcourse.assets import asset
 
+PARTS = ("input", "masked", "attention", "states", "next")  # of a view, from top to bottom
 STATIC_STYLE = "border:1px solid rgba(127,127,127,.35);padding:.1em .3em;text-align:center"
 START = """
 (() => {
@@ -27,7 +28,7 @@ def view_html(numbers: dict[str, Any], lang: str, live: bool = False) -> str:
     live: let the course's site offer to load the model into this view.
     """
     data = {"numbers": numbers, "words": view_words(lang), "style": asset("inside/view.css").read_text(encoding="utf-8")}
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     safe = text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
     script = asset("inside/view.js").read_text(encoding="utf-8")
     return (f'<div><div class="bert-view"{" data-live" if live else ""}>{static_table(numbers)}</div>\n'

@@ -13,6 +13,9 @@ let manifest;
 const readManifest = () => (manifest ??= fetch(new URL("manifest.json", HERE)).then((answer) => {
   if (!answer.ok) throw new Error(`manifest.json: ${answer.status}`);
   return answer.json();
+}).catch((error) => {
+  manifest = undefined; // another try may succeed
+  throw error;
 }));
 
 // The bytes of a file that is stored compressed. A server may have decompressed it on the way.
@@ -77,7 +80,7 @@ function eigen(matrix) {
 }
 
 // Vectors projected onto their first two principal components; the largest coordinate of each is positive.
-function principalComponents(rows) {
+function principalComponents(rows) { // { points, share of the variance }
   const mean = rows[0].map((_, i) => rows.reduce((sum, row) => sum + row[i], 0) / rows.length);
   const centred = rows.map((row) => row.map((value, i) => value - mean[i]));
   const { values, vectors } = eigen(centred.map((a) => centred.map((b) => dot(a, b))));
@@ -88,7 +91,9 @@ function principalComponents(rows) {
     const largest = axis.reduce((a, b) => (Math.abs(b) > Math.abs(a) ? b : a), 0);
     return axis.map((value) => (largest < 0 ? -value : value));
   });
-  return rows.map((_, i) => [axes[0][i], axes[1][i]]);
+  const all = values.reduce((sum, value) => sum + Math.max(0, value), 0);
+  const kept = order.slice(0, 2).reduce((sum, k) => sum + Math.max(0, values[k]), 0);
+  return { points: rows.map((_, i) => [axes[0][i], axes[1][i]]), share: all > 0 ? kept / all : 1 };
 }
 
 // --- the model -----------------------------------------------------------------------------------------------------
@@ -131,7 +136,11 @@ class Model {
   }
 
   // All outputs of one forward pass, by name: { data, dims } without the dimension of the batch.
-  async run(encoded, weights) {
+  run(encoded, weights) {
+    return (this.queue = (this.queue ?? Promise.resolve()).catch(() => {}).then(() => this.runNow(encoded, weights))); // one at a time
+  }
+
+  async runNow(encoded, weights) {
     const { Tensor } = this.ort;
     const tensor = (values) => new Tensor("int64", BigInt64Array.from(values, BigInt), [1, values.length]);
     const outputs = await this.sessions[weights].run({ input_ids: tensor(encoded.ids), token_type_ids: tensor(encoded.segments) });
@@ -186,7 +195,8 @@ class Model {
       const [i, j] = [pieces[0].indexOf(word), pieces[0].length + pieces[1].indexOf(word)];
       if (j >= pieces[0].length) cosines[word] = layers.map((rows) => dot(rows[i], rows[j]) / Math.sqrt(dot(rows[i], rows[i]) * dot(rows[j], rows[j])));
     }
-    return { pieces, points: layers.map(principalComponents), cosines };
+    const reduced = layers.map(principalComponents);
+    return { pieces, points: reduced.map(({ points }) => points), share: reduced.map(({ share }) => share), cosines };
   }
 
   // The median time of a forward pass, and how far its hidden states are from those of FP32.
@@ -222,19 +232,22 @@ class Live {
     if (typeof WebAssembly !== "object") return this.fail(this.say("no_wasm"));
     const { files } = await readManifest();
     const total = Object.values(files).reduce((sum, file) => sum + file.packed, 0);
+    this.message.className = "help";
     const button = this.make("button", { type: "button", onclick: () => this.start(button) }, this.say("load"));
     this.message.textContent = this.say("size", { size: megabytes(total) });
     this.view.controls.replaceChildren(this.make("div", { class: "row" }, button, this.message));
   }
 
-  fail(why) {
+  fail(why, again = false) {
     this.message.className = "error";
     this.message.textContent = this.say("failed", { why });
-    this.view.controls.replaceChildren(this.message);
+    const button = this.make("button", { type: "button", onclick: () => this.start(button) }, this.say("load"));
+    this.view.controls.replaceChildren(...(again ? [button] : []), this.message);
   }
 
   async start(button) {
     button.disabled = true;
+    this.message.className = "help";
     const onProgress = (done, total) => {
       if (button.isConnected) this.message.textContent = this.say("loading", { done: megabytes(done), size: megabytes(total) });
     };
@@ -244,7 +257,7 @@ class Live {
       await this.open();
     } catch (error) {
       loading = undefined;
-      this.fail(error.message ?? String(error));
+      this.fail(error.message ?? String(error), true);
     }
   }
 
@@ -258,7 +271,8 @@ class Live {
     const sentences = make("div", { class: "sentences" });
     for (const input of this.fields) sentences.append(make("label", { for: input.id }, this.say(input.id)), input);
     const options = this.examples.map((example, i) => make("option", { value: i }, example.name));
-    const select = make("select", { onchange: () => this.take(this.examples[select.value]) }, ...options);
+    const select = make("select", { onchange: () => select.value && this.take(this.examples[select.value]) }, make("option", { value: "" }, "–"), ...options);
+    this.select = select;
     const radio = (name) => make("label", {}, make("input", { type: "radio", name: "weights", value: name, ...(name === "fp32" ? { checked: "" } : {}),
       onchange: () => { this.weights = name; this.update(); } }), ` ${name.toUpperCase()}`);
     const row = make("div", { class: "row" }, make("label", {}, this.say("examples"), " ", select),
@@ -266,35 +280,52 @@ class Live {
     this.message.className = "help";
     this.view.controls.replaceChildren(row, sentences, this.message);
     this.view.onMask = () => this.update();
+    select.value = "0";
     await this.take(this.examples[0]);
+    select.focus();
   }
 
   async take(example) {
+    clearTimeout(this.timer);
     [this.fields[0].value, this.fields[1].value] = [example.text, example.pair ?? ""];
     const pieces = this.model.encode(example.text, example.pair).pieces;
-    const at = example.mask ? pieces.indexOf(example.mask) : -1;
-    this.view.masked = at >= 0 ? at : null;
-    this.view.token = Math.max(0, pieces.indexOf(example.token ?? example.mask));
-    this.view.shared = example.compare ?? null;
-    if (example.layer) [this.view.layer, this.view.head] = [example.layer - 1, example.head - 1];
-    await this.update();
+    const masked = example.mask ? pieces.indexOf(example.mask) : -1;
+    const choice = { masked: masked >= 0 ? masked : null, token: Math.max(0, pieces.indexOf(example.token ?? example.mask)), shared: example.compare ?? null };
+    if (example.layer) Object.assign(choice, { layer: example.layer - 1, head: example.head - 1 });
+    await this.update(choice);
   }
 
-  // Not at every key: what is typed quickly is computed once. Other text has other tokens, so that no mask is left.
+  // Not at every key: what is typed quickly is computed once.
   later() {
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => { this.view.masked = null; this.update(); }, 200);
+    this.select.value = "";
+    this.timer = setTimeout(() => this.update(), 200);
   }
 
-  async update() {
+  async update(choice = {}) {
+    try {
+      await this.compute(choice);
+    } catch (error) {
+      this.message.textContent = error.message ?? String(error);
+    }
+  }
+
+  // `choice`: what an example shows. Without one a masked token stays masked while it stands at the same place.
+  async compute(choice) {
     const number = (this.number = (this.number ?? 0) + 1);
     const [text, pair] = this.fields.map((field) => field.value.trim());
-    if (!text) return (this.message.textContent = this.say("empty"));
-    const count = this.model.encode(text, pair).ids.length;
-    if (count > LONGEST) return (this.message.textContent = this.say("too_long", { n: count, most: LONGEST }));
-    const numbers = await this.model.inspect(text, pair, this.view.masked, this.weights);
+    const { ids, pieces } = this.model.encode(text, pair);
+    const empty = [text, pair].some((part) => part && this.model.encode(part).ids.every((id) => this.model.special.has(id)));
+    if (!text || empty) return (this.message.textContent = this.say("empty"));
+    if (ids.length > LONGEST) return (this.message.textContent = this.say("too_long", { n: ids.length, most: LONGEST }));
+    let masked = choice.masked ?? null;
+    if (choice.masked === undefined) {
+      masked = this.view.masked;
+      if (masked !== null && pieces[masked] !== this.view.data.pieces[masked]) masked = null;
+    }
+    const numbers = await this.model.inspect(text, pair, masked, this.weights);
     if (number !== this.number) return;
-    this.view.show(numbers);
+    this.view.show(numbers, { ...choice, masked });
     const { ms, difference } = await this.model.facts(text, pair, this.weights);
     if (number !== this.number) return;
     const values = { name: this.weights.toUpperCase(), size: megabytes(this.model.sizes[this.weights]), ms: ms.toFixed(1), difference: difference.toFixed(2) };

@@ -1,8 +1,7 @@
 // Draws what happens inside a BERT: tokens, embeddings, attention, hidden states, fillers for a hidden word.
 // It only draws: the numbers come with the page (`bertcourse.plots.attention_view`) or from the model in the browser (live.js).
 (() => {
-  "use strict";
-  if (globalThis.bertcourseView) return;
+  "use strict"; // each output brings its own version: it is mounted right after its own script
 
   const SVG = "http://www.w3.org/2000/svg";
   const fill = (text, values = {}) => text.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
@@ -30,6 +29,7 @@
   function rove(group, buttons, columns, current) {
     buttons.forEach((button, i) => (button.tabIndex = i === current ? 0 : -1));
     group.addEventListener("keydown", (event) => {
+      if (event.altKey || event.ctrlKey || event.metaKey) return; // the browser's own
       const at = buttons.indexOf(group.getRootNode().activeElement);
       const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns }[event.key];
       const to = event.key === "Home" ? 0 : event.key === "End" ? buttons.length - 1 : at + step;
@@ -44,11 +44,12 @@
   class View {
     constructor(host, css, words) {
       this.words = words;
-      host.replaceChildren(); // the table for readers without scripts
       this.root = host.shadowRoot ?? host.attachShadow({ mode: "open" });
       this.controls = make("div", { class: "controls" });
       this.body = make("div", { class: "body" });
-      this.root.replaceChildren(make("style", {}, css), this.controls, this.body);
+      this.readout = make("p", { class: "readout", "aria-live": "polite" }); // one for all: a new one would not be read aloud
+      this.said = make("p", { class: "unseen", "aria-live": "polite" });
+      this.root.replaceChildren(make("style", {}, css), this.controls, this.body, this.said);
       this.onMask = null;
       this.layer = this.head = this.token = this.mapLayer = 0;
       this.masked = this.shared = null;
@@ -58,10 +59,12 @@
       return fill(this.words[name], values);
     }
 
-    // Show other numbers. What was chosen (layer, head, token) stays chosen where it still exists.
-    show(data) {
+    // Show other numbers. What was chosen (layer, head, token) stays chosen where it still exists; `choice` chooses anew.
+    show(data, choice = {}) {
       const changed = !this.data || this.data.pieces.join(" ") !== data.pieces.join(" ");
+      this.parts = data.parts ?? this.parts;
       this.data = data;
+      Object.assign(this, choice);
       this.layers = data.attention.length;
       this.heads = data.attention[0].length;
       if (changed && data.layer) [this.layer, this.head] = [data.layer - 1, data.head - 1];
@@ -69,15 +72,16 @@
       this.head = Math.min(this.head, this.heads - 1);
       this.token = Math.min(changed && data.token !== undefined ? data.token : this.token, data.pieces.length - 1);
       if (changed || this.mapLayer > this.layers) this.mapLayer = this.layers;
-      if (changed && !this.onMask) this.masked = data.token ?? null;
+      if (changed && !this.onMask) this.masked = data.masked ?? null;
       if (data.map && !(this.shared in data.map.cosines)) this.shared = data.map.word ?? Object.keys(data.map.cosines)[0] ?? null;
       this.render();
     }
 
     render() {
       const focused = this.root.activeElement?.dataset.key;
-      const parts = [this.inputPart(), this.attentionPart(), this.maskPart(), this.statesPart(), this.nextPart()];
-      this.body.replaceChildren(...parts.filter(Boolean));
+      const draw = { input: this.inputPart, masked: this.maskPart, attention: this.attentionPart, states: this.statesPart, next: this.nextPart };
+      const wanted = Object.keys(draw).filter((name) => !this.parts || this.parts.includes(name));
+      this.body.replaceChildren(...wanted.map((name) => draw[name].call(this)).filter(Boolean));
       this.markToken();
       if (focused) this.root.querySelector(`[data-key="${focused}"]`)?.focus();
     }
@@ -110,7 +114,8 @@
       const row = make("div", { class: "tokens", role: "group", "aria-label": this.words.input }, names, ...buttons);
       rove(row, buttons, buttons.length, this.token);
       const help = make("p", { class: "help" }, this.data.fillers || this.onMask ? this.words.input_help : this.words.input_only);
-      return this.section("input", help, make("div", { class: "scroll" }, row), this.sumPart());
+      if (this.data.fillers && !this.onMask) help.append(" ", this.words.stored);
+      return this.section("input", help, row, this.sumPart());
     }
 
     // A token that is masked by a click is shown again by a second one.
@@ -169,13 +174,16 @@
 
     attentionPart() {
       const weights = this.data.attention[this.layer][this.head];
-      this.readout = make("p", { class: "readout", "aria-live": "polite" });
       const names = { l: this.layer + 1, h: this.head + 1 };
       const chosen = make("p", { class: "head" }, this.say("head", names));
       const lines = make("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": this.words.lines }, this.lines(weights));
       return this.section("attention", make("div", { class: "pair" },
         make("div", { class: "choice" }, make("p", { class: "help" }, this.words.choose_head), this.headGrid()), make("div", {}, chosen, lines),
-        make("div", { class: "scroll" }, this.heatMap(weights))), this.readout, make("p", { class: "help" }, this.words.lines, " ", this.words.read_help));
+        make("div", { class: "scroll" }, this.heatMap(weights), this.scale())), this.readout, make("p", { class: "help" }, this.words.lines, " ", this.words.read_help));
+    }
+
+    scale() {
+      return make("p", { class: "scale", "aria-hidden": "true" }, "0", make("span"), "1 ", this.words.weight);
     }
 
     headGrid() {
@@ -219,10 +227,13 @@
     heatMap(weights) {
       const pieces = this.data.pieces.map((_, i) => this.label(i));
       const n = pieces.length;
-      const cell = n <= 12 ? 32 : n <= 18 ? 21 : 16;
-      const edge = 14 + 9 * Math.min(9, Math.max(...pieces.map(width)));
-      const figure = draw("svg", { class: "heat", width: edge + n * cell + 4, height: edge + n * cell + 4, tabindex: 0, role: "img", "data-key": "heat",
+      const labels = 14 + 8 * Math.min(9, Math.max(...pieces.map(width)));
+      const edge = labels + 18;
+      const cell = this.cellSize(n, edge, labels);
+      const figure = draw("svg", { class: "heat", width: edge + n * cell + 4, height: edge + n * cell + 4, tabindex: 0, role: "application", "data-key": "heat",
         "aria-label": this.say("heat", { l: this.layer + 1, h: this.head + 1 }) });
+      figure.append(draw("text", { class: "axis", x: edge + (n * cell) / 2, y: 12, "text-anchor": "middle" }, this.words.to));
+      figure.append(draw("text", { class: "axis", transform: `translate(12 ${edge + (n * cell) / 2}) rotate(-90)`, "text-anchor": "middle" }, this.words.from));
       pieces.forEach((piece, i) => {
         const middle = edge + (i + 0.5) * cell;
         figure.append(draw("text", { x: edge - 5, y: middle + 4, "text-anchor": "end", "data-token": i }, piece));
@@ -239,9 +250,17 @@
       return figure;
     }
 
+    // As large as the room beside the heads and lines allows, or below them.
+    cellSize(n, edge, labels) {
+      const room = this.body.clientWidth || 900;
+      const beside = room - 215 - (2 * labels + 110) - 50;
+      const fits = (width) => (width - edge - 8) / n;
+      return Math.max(11, Math.min(32, Math.floor(fits(beside) >= 16 ? fits(beside) : fits(room))));
+    }
+
     moveCursor(event, figure, n) {
       const step = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0] }[event.key];
-      if (!step) return;
+      if (!step || event.altKey || event.ctrlKey || event.metaKey) return;
       event.preventDefault();
       const [i, j] = this.place.at ? [this.place.at[0] + step[0], this.place.at[1] + step[1]] : [0, 0];
       this.read(figure, Math.min(n - 1, Math.max(0, i)), Math.min(n - 1, Math.max(0, j)));
@@ -270,13 +289,15 @@
     // --- masked word, next sentence ------------------------------------------------------------------------------
 
     maskPart() {
-      const found = this.masked !== null && this.data.fillers?.[this.masked];
       if (!this.data.fillers) return null;
+      const found = this.masked !== null && this.data.fillers[this.masked];
       if (!found) return this.section("masked", make("p", { class: "help" }, this.words.choose));
-      const words = { w: found.was, p: this.masked };
-      const was = this.say("was", { w: found.was, p: percent(found.probability) });
-      const note = found.was === "[MASK]" ? "" : make("p", { class: "help" }, was, this.onMask ? "" : ` ${this.words.unmasked}`);
-      return this.section("masked", make("p", {}, this.say("fillers", words)), bars(found.likeliest), note);
+      const said = found.likeliest.map(([name, value]) => `${name} ${percent(value)}`).join(", ");
+      if (this.said.textContent !== said) this.said.textContent = said;
+      const literal = found.was === "[MASK]";
+      const title = this.say(literal ? "predictions_here" : "predictions", { w: found.was, p: this.masked });
+      const was = literal ? "" : make("p", { class: "help" }, this.say("was", { w: found.was, p: percent(found.probability) }));
+      return this.section("masked", make("p", {}, title), bars(found.likeliest), was);
     }
 
     nextPart() {
@@ -289,40 +310,41 @@
     statesPart() {
       const map = this.data.map;
       if (!map) return null;
-      const where = this.mapLayer ? this.say("layer_name", { l: this.mapLayer }) : this.words.layer_zero;
-      const slider = make("input", { type: "range", min: 0, max: this.layers, value: this.mapLayer, "data-key": "map", "aria-valuetext": where,
-        "aria-label": this.words.layers, oninput: (event) => { this.mapLayer = Number(event.target.value); this.render(); } });
-      const help = make("p", { class: "help" }, this.say("map", { where }), " ", map.pieces[1].length ? this.words.map_help : "");
+      const [help, name, figure] = [make("p", { class: "help" }), make("span"), make("div", { class: "plane" })];
+      const slider = make("input", { type: "range", min: 0, max: this.layers, value: this.mapLayer, "data-key": "map", "aria-label": this.words.layers });
+      const redraw = () => { // not the slider: it would be lost under the pointer
+        const where = this.mapLayer ? this.say("layer_name", { l: this.mapLayer }) : this.words.layer_zero;
+        help.textContent = `${this.say("map", { where, share: percent(map.share[this.mapLayer]) })} ${this.words.map_help}`;
+        name.textContent = this.say("layer", { l: this.mapLayer });
+        slider.setAttribute("aria-valuetext", where);
+        figure.replaceChildren(this.scatter(map));
+      };
+      slider.addEventListener("input", () => { this.mapLayer = Number(slider.value); redraw(); });
+      redraw();
       const legend = map.pieces[1].length ? [make("span", { class: "first" }, "● ", this.words.first), make("span", { class: "second" }, "■ ", this.words.second)] : [];
-      return this.section("states", help, make("p", { class: "legend" }, make("label", {}, `${this.words.layers} ${this.mapLayer} `, slider), ...legend),
-        make("div", { class: "pair" }, this.scatter(map), this.cosinePart(map)));
+      return this.section("states", help, make("p", { class: "legend" }, make("label", {}, name, slider), ...legend),
+        make("div", { class: "pair" }, figure, this.cosinePart(map)));
     }
 
     scatter(map) {
       const points = map.points[this.mapLayer];
       const pieces = map.pieces.flat();
-      const [w, h, edge] = [420, 300, 40];
-      const scales = [0, 1].map((axis) => {
-        const values = points.map((point) => point[axis]);
-        const [low, high] = [Math.min(...values), Math.max(...values)];
-        return (value) => (high > low ? (value - low) / (high - low) : 0.5);
-      });
-      const place = points.map(([px, py], i) => {
-        const [x, y] = [edge + scales[0](px) * (w - 2 * edge), h - edge / 2 - scales[1](py) * (h - edge)];
-        const inside = x + 7 + 7 * width(pieces[i]) < w;
-        const above = pieces[i] === this.shared && map.pieces[1].length ? 12 : 0; // beside it there is the line between the two
-        return [x, y, { x: inside ? x + 7 : x - 7, y: y + 4 - above, "text-anchor": inside ? "start" : "end" }];
-      });
+      const [w, h] = [420, 300];
+      const place = fit(points, w, h);
       const figure = draw("svg", { class: "map", viewBox: `0 0 ${w} ${h}`, role: "img", "aria-label": this.words.states });
       const twins = [map.pieces[0].indexOf(this.shared), map.pieces[1].indexOf(this.shared)];
-      if (Math.min(...twins) >= 0) {
-        const [a, b] = [place[twins[0]], place[map.pieces[0].length + twins[1]]];
+      const ends = Math.min(...twins) < 0 ? [] : [twins[0], map.pieces[0].length + twins[1]];
+      if (ends.length) {
+        const [a, b] = ends.map((i) => place[i]);
         figure.append(draw("line", { x1: a[0], y1: a[1], x2: b[0], y2: b[1] }));
       }
+      const labels = labelPlaces(place, pieces, ends, w, h);
       place.forEach(([x, y], i) => {
         const kind = i < map.pieces[0].length ? "first" : "second";
         const mark = kind === "first" ? draw("circle", { cx: x, cy: y, r: 4.5 }) : draw("rect", { x: x - 4, y: y - 4, width: 8, height: 8 });
-        figure.append(draw("g", { class: `${kind}${pieces[i] === this.shared ? " twin" : ""}` }, mark, draw("text", place[i][2], pieces[i])));
+        const group = draw("g", { class: `${kind}${ends.includes(i) ? " twin" : ""}` }, draw("title", {}, pieces[i]), mark);
+        if (labels[i]) group.append(draw("text", labels[i], pieces[i]));
+        figure.append(group);
       });
       return figure;
     }
@@ -336,6 +358,36 @@
       const rows = map.cosines[this.shared].map((value, layer) => [this.say("layer", { l: layer }), value]);
       return make("div", { class: "cosines" }, make("label", {}, this.words.compare, " ", select), make("p", {}, this.say("cosine", { w: this.shared })), bars(rows, shown));
     }
+  }
+
+  // Points with the same scale in both directions, as large as the figure allows.
+  function fit(points, w, h) {
+    const [low, high] = [Math.min, Math.max].map((end) => [0, 1].map((axis) => end(...points.map((point) => point[axis]))));
+    const scale = Math.min((w - 90) / (high[0] - low[0] || 1), (h - 50) / (high[1] - low[1] || 1));
+    const middle = [0, 1].map((axis) => (low[axis] + high[axis]) / 2);
+    return points.map(([x, y]) => [w / 2 + (x - middle[0]) * scale, h / 2 - (y - middle[1]) * scale]);
+  }
+
+  // A place for each label that covers no other one; none where there is no room. The compared tokens come first.
+  function labelPlaces(place, pieces, first, w, h) {
+    const taken = place.map(([x, y]) => [x - 5, y - 5, x + 5, y + 5]);
+    const labels = [];
+    for (const i of [...first, ...pieces.keys()]) {
+      if (labels[i]) continue;
+      const [x, y] = place[i];
+      const size = 7 * width(pieces[i]);
+      const choices = [[x + 8, y + 4, "start"], [x - 8, y + 4, "end"], [x, y - 8, "middle"], [x, y + 17, "middle"]];
+      for (const [tx, ty, anchor] of choices) {
+        const left = anchor === "start" ? tx : anchor === "end" ? tx - size : tx - size / 2;
+        const box = [left, ty - 10, left + size, ty + 2];
+        const inside = box[0] >= 0 && box[2] <= w && box[1] >= 0 && box[3] <= h;
+        if (!inside || taken.some((other) => box[0] < other[2] && box[2] > other[0] && box[1] < other[3] && box[3] > other[1])) continue;
+        taken.push(box);
+        labels[i] = { x: tx, y: ty, "text-anchor": anchor };
+        break;
+      }
+    }
+    return labels;
   }
 
   const width = (text) => [...text].reduce((sum, sign) => sum + (sign.codePointAt(0) > 0x2e7f ? 1.7 : 1), 0);
@@ -373,10 +425,27 @@
   function mount(host, data, css, words) {
     const view = new View(host, css, words);
     view.show(data);
+    host.replaceChildren(); // the table for readers without scripts
     host.bertcourseView = view;
-    const again = new MutationObserver(() => view.render()); // the page turned dark or light
-    for (const element of [document.documentElement, document.body]) again.observe(element, { attributes: true, attributeFilter: ["class", "data-jp-theme-light", "data-bs-theme"] });
+    watch(host, view);
     return view;
+  }
+
+  // Draw again where the page turned dark or light, or the width changed. A view that was taken off the page is forgotten.
+  function watch(host, view) {
+    let [colour, width] = [getComputedStyle(host).color, view.body.clientWidth];
+    const look = () => {
+      if (!host.isConnected) return [colours, sizes].forEach((observer) => observer.disconnect());
+      const now = [getComputedStyle(host).color, view.body.clientWidth];
+      if (now[0] === colour && Math.abs(now[1] - width) <= 20) return;
+      [colour, width] = now;
+      view.render();
+    };
+    const [colours, sizes] = [new MutationObserver(look), new ResizeObserver(look)];
+    sizes.observe(host);
+    for (const element of [document.documentElement, document.body]) {
+      colours.observe(element, { attributes: true, attributeFilter: ["class", "data-jp-theme-light", "data-bs-theme"] });
+    }
   }
 
   globalThis.bertcourseView = { mount, make, fill };
