@@ -230,7 +230,7 @@
       const labels = 14 + 8 * Math.min(9, Math.max(...pieces.map(width)));
       const edge = labels + 18;
       const cell = this.cellSize(n, edge, labels);
-      const figure = draw("svg", { class: "heat", width: edge + n * cell + 4, height: edge + n * cell + 4, tabindex: 0, role: "application", "data-key": "heat",
+      const figure = draw("svg", { class: "heat", width: edge + n * cell + 4, height: edge + n * cell + 4, tabindex: 0, role: "application", "data-key": "heat", style: `font-size: ${Math.min(13, cell)}px`,
         "aria-label": this.say("heat", { l: this.layer + 1, h: this.head + 1 }) });
       figure.append(draw("text", { class: "axis", x: edge + (n * cell) / 2, y: 12, "text-anchor": "middle" }, this.words.to));
       figure.append(draw("text", { class: "axis", transform: `translate(12 ${edge + (n * cell) / 2}) rotate(-90)`, "text-anchor": "middle" }, this.words.from));
@@ -376,7 +376,9 @@
       if (labels[i]) continue;
       const [x, y] = place[i];
       const size = 7 * width(pieces[i]);
-      const choices = [[x + 8, y + 4, "start"], [x - 8, y + 4, "end"], [x, y - 8, "middle"], [x, y + 17, "middle"]];
+      const beside = [[x + 8, y + 4, "start"], [x - 8, y + 4, "end"]];
+      const across = [[x, y - 8, "middle"], [x, y + 17, "middle"]];
+      const choices = first.includes(i) ? [...across, ...beside] : [...beside, ...across]; // beside the compared ones there is a line
       for (const [tx, ty, anchor] of choices) {
         const left = anchor === "start" ? tx : anchor === "end" ? tx - size : tx - size / 2;
         const box = [left, ty - 10, left + size, ty + 2];
