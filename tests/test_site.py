@@ -200,6 +200,16 @@ def test_shared_anchors(site, zh, en, expected):
     assert ["".join(cell["source"]) for cell in cells["zh"]] == (expected or zh)
 
 
+@pytest.mark.parametrize("name, address", [
+    ("01_bert.ipynb", "bert.html"), ("07_2_serving.ipynb", "serving.html"), ("08_2_finetuning.ipynb", "interview-finetuning.html"),
+    ("look_inside.ipynb", "look-inside.html"), ("index.ipynb", "index.html"), ("01_bert_solutions.ipynb", "bert-solutions.html"),
+])  # fmt: skip
+def test_addresses_say_what_a_page_holds(site, processed, name, address):
+    assert site.page_address(name) == address
+    for page in pages(processed["en"]).values():
+        assert re.fullmatch(r"[a-z][a-z0-9-]*\.html", site.front_matter(page)["output-file"])
+
+
 def test_titles(site, processed):
     for lang, title in {"zh": "BERT 课程：从原理到部署", "en": "BERT, from principles to deployment"}.items():
         matter = site.front_matter(pages(processed[lang])["index.ipynb"])

@@ -186,6 +186,7 @@ def process(lang: str, folder: Path, workers: int = 2) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(stage / "_proc", folder)
+    name_pages(folder)
     add_definitions(folder, lang)
     link_names(folder)
     add_page_info(folder, lang)
@@ -257,6 +258,26 @@ def anchored(both: dict[str, dict[str, dict]], lang: str) -> dict[str, dict]:
     for name in both[lang]:
         share_anchors({of: [cell for cell in both[of][name]["cells"] if cell["cell_type"] == "markdown"] for of in LANGUAGES})
     return both[lang]
+
+
+def page_address(name: str) -> str:
+    """The file that a page is rendered to: what it is about, without the number of a notebook, which is not that of a section.
+
+    `07_2_serving` holds section 7.5 and becomes `serving.html`, `08_2_finetuning` becomes `interview-finetuning.html`.
+    """
+    stem = Path(name).stem
+    subject = re.sub(r"^\d+_(?:\d+_)?", "", stem).replace("_", "-")
+    return f"{'interview-' if re.match('08_', stem) else ''}{subject}.html"
+
+
+def name_pages(folder: Path) -> None:
+    """Give the pages addresses that last; nbdev would leave a part of the number, as in `2_serving.html`."""
+    for path in page_files(folder):
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        text = "".join(notebook["cells"][0]["source"])
+        text = re.sub(r"^output-file: .*$", f"output-file: {page_address(path.name)}", text, count=1, flags=re.MULTILINE)
+        notebook["cells"][0]["source"] = text.splitlines(keepends=True)
+        path.write_text(json.dumps(notebook, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
 INFO = {
