@@ -264,7 +264,7 @@ class Contents:
     def _repr_html_(self): return bilingual(self._table("zh"), self._table("en"), "div")
 
     def _table(self, lang):
-        heads = {"zh": ("", "章", "内容", "分钟"), "en": ("", "chapter", "about", "minutes")}[lang]
+        heads = {"zh": ("节", "页", "内容", "分钟"), "en": ("section", "page", "about", "minutes")}[lang]
         path = LearningPath()
         hours = f"{path.minutes(lang) / 60:.0f}"
         total = f"合计约 {hours} 小时。" if lang == "zh" else f"Together about {hours} hours."

@@ -104,9 +104,12 @@
         const button = make("button", {
           type: "button", class: `token segment${segments[i]}${special ? " special" : ""}`, "data-key": `token${i}`, "data-token": i,
           "aria-pressed": this.masked === i, onclick: () => this.mask(i), onfocus: () => this.choose(i), onpointerenter: () => this.choose(i),
-          "aria-label": `${piece}, ${this.words.id} ${ids[i]}, ${this.words.segment} ${segments[i]}, ${this.words.position} ${i}`,
         });
-        button.append(...[this.label(i), ids[i], segments[i], i].map((value) => make("span", {}, String(value))));
+        const hidden = (text) => make("i", { class: "unseen" }, text); // for those who hear it: the row's names are not read with it
+        button.append(make("span", {}, this.label(i), hidden(this.label(i) === piece ? ", " : `, ${piece}, `)));
+        for (const [name, value] of [["id", ids[i]], ["segment", segments[i]], ["position", i]]) {
+          button.append(make("span", {}, hidden(`${this.words[name]} `), String(value), hidden(name === "position" ? "" : ", ")));
+        }
         return button;
       });
       const names = make("div", { class: "names", "aria-hidden": "true" });
