@@ -233,7 +233,7 @@ def test_an_exercise_in_jupyterlab(browser, jupyterlab, screenshots, tmp_path, l
 # --- the view into a BERT ----------------------------------------------------------------------------------------
 
 def test_the_view_in_jupyterlab(browser, jupyterlab, screenshots, tmp_path):
-    """As stored, where JupyterLab runs no scripts of a notebook that it does not trust, a table stands there; after a run, the view."""
+    """After a run the view can be used, and nothing is loaded from elsewhere."""
     root = tmp_path / "work"
     with jupyterlab(root, tmp_path / "home", "--lang", "en") as url:
         page, outside = open_chapter(browser, url.replace("/?", "/lab/tree/look_inside.ipynb?"))

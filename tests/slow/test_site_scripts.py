@@ -69,6 +69,14 @@ def test_what_scrolls_can_be_reached(page):
     assert page.locator("#wide").get_attribute("tabindex") is None and page.locator("#wide").get_attribute("role") is None
 
 
+def test_a_definition_stays_on_a_phone(page):
+    page.set_viewport_size({"width": 390, "height": 700})
+    page.evaluate("document.querySelector('.term').style.marginLeft = '250px'; document.querySelector('.term').setAttribute('aria-description', 'word '.repeat(40))")
+    before = page.evaluate("document.documentElement.scrollWidth")
+    page.locator(".term").focus()
+    assert page.evaluate("document.documentElement.scrollWidth") == before
+
+
 def test_a_term_shows_its_definition_on_focus(page):
     shown = "getComputedStyle(document.querySelector('.term'), '::after').content"
     assert page.evaluate(shown) == "none"
