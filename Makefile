@@ -78,7 +78,7 @@ test: venv  ## run every notebook and the tests (NB="nbs/01_bert.ipynb": only th
 # Exit code 5: no test was chosen by ARGS from that half.
 test-slow: venv  ## wheel, JupyterLab in a browser, whatever takes minutes
 	@echo "running tests/slow: two at a time, then those that need the machine for themselves"
-	@$(TEST_ENV) $(PY) -m pytest -v -rfEs -n 2 --dist loadgroup --max-worker-restart=0 -m "not alone" $(ARGS) tests/slow; first=$$?; \
+	@$(TEST_ENV) $(PY) -m pytest -v -rfEs -n 2 --dist loadscope --max-worker-restart=0 -m "not alone" $(ARGS) tests/slow; first=$$?; \
 	$(TEST_ENV) $(PY) -m pytest -v -rfEs -m alone $(ARGS) tests/slow; second=$$?; \
 	case $$first,$$second in 0,0|0,5|5,0) ;; *) exit 1 ;; esac
 
@@ -105,7 +105,7 @@ experiment: venv  ## run a recorded experiment anew (ID=…)
 	@$(PY) -m bertcourse.experiments run $(ID)
 
 experiments-again: venv  ## rerun one seed of every arm of every recorded experiment, every family in every task, the whole of TinyBERT (two hours on two cores)
-	@$(TEST_ENV) BERTCOURSE_RERUN=all $(PY) -m pytest -v -rfEs -n 2 --dist loadgroup $(ARGS) tests/slow/test_experiments.py tests/slow/test_families.py tests/slow/test_tinybert_run.py
+	@$(TEST_ENV) BERTCOURSE_RERUN=all $(PY) -m pytest -v -rfEs -n 2 --dist loadscope $(ARGS) tests/slow/test_experiments.py tests/slow/test_families.py tests/slow/test_tinybert_run.py
 
 pretrain: venv  ## pre-train the shipped model anew, three seeds (hours; ARGS="--processes 1")
 	@$(PY) tools/ship_model.py train $(ARGS)

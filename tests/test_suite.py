@@ -1,5 +1,6 @@
 """The suite itself: a kill ends it and all it has started, failures are named at once, and it starts wherever the repository lies."""
 
+import importlib.util
 import os
 import re
 import shutil
@@ -148,3 +149,14 @@ def test_one_version_everywhere():
     version = re.search(r"^version = (\S+)$", (ROOT / "settings.ini").read_text(encoding="utf-8"), re.MULTILINE)[1]
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["version"] == version
     assert "## Unreleased" in (changes := (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")) or f"## {version}" in changes
+
+
+def test_slow_tests_of_a_module_stay_together():
+    """Their fixtures build environments, models and servers; pytest-xdist's groups do nothing with pytest 9.2."""
+    spec = importlib.util.spec_from_file_location("slow_conftest", ROOT / "tests/slow/conftest.py")
+    conftest = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(conftest)
+    assert conftest.scope_of("tests/slow/test_wheel.py::test_a[x::y]") == conftest.scope_of("tests/slow/test_wheel.py::test_b") == "tests/slow/test_wheel.py"
+    assert conftest.scope_of("tests/slow/test_experiments.py::test_a[1]") != conftest.scope_of("tests/slow/test_experiments.py::test_a[2]")
+    make = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert make.count("--dist loadscope") == 2 and "loadgroup" not in make

@@ -27,15 +27,28 @@ ALONE = ("test_benchmark_runs", "test_jupyterlab", "test_serving_benchmark", "te
 SPREAD = ("test_corpus_statistics", "test_experiments")  # without fixtures that all tests of a module share
 
 
+def scope_of(test: str) -> str:
+    """Tests of one scope run in one process: those of a module, which share fixtures; each of `SPREAD` is its own."""
+    file = test.partition("::")[0]
+    return test if Path(file).stem in SPREAD else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Distribute by `scope_of`: with pytest 9.2 pytest-xdist's own groups are ignored without a word (pytest-xdist#1386)."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    scheduler = LoadScopeScheduling(config, log)
+    scheduler._split_scope = scope_of
+    return scheduler
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever lies in this folder is slow; the tests of a module run in one process, those of `SPREAD` wherever there is room."""
+    """Whatever lies in this folder is slow."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.slow)
             if item.path.stem in ALONE:
                 item.add_marker(pytest.mark.alone)
-            if item.path.stem not in SPREAD:
-                item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 def make_environment(home: Path, **more: str) -> dict[str, str]:

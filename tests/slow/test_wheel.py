@@ -142,6 +142,12 @@ def test_chapter_runs(call, tmp_path, name, lang):
     assert int(call("python", "-c", EXECUTE, str(chapter))) >= 3  # figures
 
 
+def test_the_view_is_in_the_wheel(call):
+    code = "from bertcourse.plots import attention_view; from bertcourse.profiles import load; print(attention_view(load(), 'Her bag was light.').html())"
+    shown = call("python", "-c", code)
+    assert "bertcourseView.mount" in shown and '"pieces":["[CLS]","her"' in shown
+
+
 def test_pretrain_on_own_text(call, tmp_path):
     (tmp_path / "empty/own.txt").write_text("The cat sleeps. The dog eats fish.\n\nA bird sings. It sings every morning.\n\n" * 40)
     small = ["--steps", "4", "--layers", "1", "--hidden-size", "16", "--heads", "2", "--max-length", "32"]
