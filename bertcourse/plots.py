@@ -518,7 +518,7 @@ def attention_view(
     *,
     tokenizer: Any = None,  # None: the one in the folder or repository that the model came from
     layer: int | None = None, head: int = 1,  # the head that is shown at first, counted from 1; None: in the last layer
-    token: str | None = None,  # the token that is chosen at first; in a notebook its fillers are shown
+    token: str | None = None,  # the token that is chosen at first; unless two are compared, its predictions are shown, too
     compare: str | None = None,  # the token of both sentences whose two vectors are compared at first
     lang: str | None = None,  # "zh" or "en"; None: the reader's language, else that of the text
     live: bool = False,  # on the course's site, offer to run the shipped model in this view
@@ -528,6 +528,7 @@ def attention_view(
 
     Raises `ValueError` for an empty text, more than 64 tokens, or a layer, head or token that is not there.
     """
+    from bertcourse.base.text import HAN
     from bertcourse.inside.html import PARTS, view_html
     from bertcourse.inside.numbers import check_choice, inspect
     from bertcourse.languages import check_language, current_language
@@ -540,7 +541,7 @@ def attention_view(
         tokenizer = AutoTokenizer.from_pretrained(model.name_or_path)
     numbers = inspect(model, tokenizer, text, text_pair)
     numbers |= check_choice(numbers, layer, head, token, compare)
-    lang = check_language(lang) if lang else current_language() or ("zh" if re.search("[\u3400-\u9fff]", text) else "en")
+    lang = check_language(lang) if lang else current_language() or ("zh" if re.search(f"[{HAN}]", text) else "en")
     if unknown := [part for part in parts or () if part not in PARTS]:
         raise ValueError(f"there is no part {unknown[0]!r}: choose from {', '.join(PARTS)}")
     return Figure(view_html(numbers | ({"parts": list(parts)} if parts else {}), lang, live))

@@ -265,16 +265,15 @@ class Contents:
 
     def _table(self, lang):
         heads = {"zh": ("节", "页", "内容", "分钟"), "en": ("section", "page", "about", "minutes")}[lang]
-        path = LearningPath()
-        hours = f"{path.minutes(lang) / 60:.0f}"
-        total = f"合计约 {hours} 小时。" if lang == "zh" else f"Together about {hours} hours."
         head = "".join(f"<th {_CELL}>{text}</th>" for text in heads)
         pages = sorted(path_pages(), key=lambda page: [int(part) for part in page.id.split(".")])
-        rows = "".join(f"<tr>{self._row(page, lang)}</tr>" for page in pages)
+        minutes = {page: page_minutes(page, lang) for page in pages}
+        rows = "".join(f"<tr>{self._row(page, minutes[page], lang)}</tr>" for page in pages)
+        hours = f"{sum(filter(None, minutes.values())) / 60:.0f}"
+        total = f"合计约 {hours} 小时。" if lang == "zh" else f"Together about {hours} hours."
         return f'<div style="overflow-x:auto"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table><p>{total}</p></div>'
 
-    def _row(self, page, lang):
-        minutes = page_minutes(page, lang)
+    def _row(self, page, minutes, lang):
         about = html.escape(getattr(page, f"about_{lang}"))
         title = f'<a href="{page.notebook}.ipynb">{html.escape(getattr(page, lang))}</a>'
         cells = [_sections(page.notebook) or page.id, title, about, "" if minutes is None else f"{minutes:.0f}"]
@@ -283,8 +282,10 @@ class Contents:
 def _sections(notebook):
     "The sections of a page, such as 7.1–7.4, 7.6; empty for a page that is a whole chapter."
     headings = tomllib.loads(asset("outline.toml").read_text(encoding="utf-8"))["heading"]
-    numbers = [h["number"] for h in headings if h["notebook"] == f"{notebook}.ipynb" and re.fullmatch(r"\d\.\d", h.get("number", ""))]
-    if not numbers or numbers[0].startswith(("1.", "2.", "5.", "6.")): return ""
+    places = {h["number"]: h["notebook"] for h in headings if re.fullmatch(r"\d\.\d", h.get("number", ""))}
+    numbers = [number for number, place in places.items() if place == f"{notebook}.ipynb"]
+    chapter = {place for number, place in places.items() if numbers and number[0] == numbers[0][0]}
+    if len(chapter) < 2: return ""
     runs = [[numbers[0]]]
     for number in numbers[1:]:
         if int(number[2:]) == int(runs[-1][-1][2:]) + 1: runs[-1].append(number)

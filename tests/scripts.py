@@ -24,7 +24,9 @@ LOOP = [form.format(kind) for form in ("ours, {}", "Trainer, {}", "Trainer, {}, 
 
 
 def tool(name: str) -> ModuleType:
-    "A script of `tools/` as a module of its own, which a test may change."
+    "A script of `tools/` as a module of its own, which a test may change; it finds its neighbours there."
+    if str(ROOT / "tools") not in sys.path:
+        sys.path.append(str(ROOT / "tools"))  # behind the rest: one of them is called site
     spec = importlib.util.spec_from_file_location(f"{name}_tool", ROOT / "tools" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

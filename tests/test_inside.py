@@ -49,7 +49,7 @@ def outputs(model, tokenizer):
 def test_attention_and_embeddings_are_those_of_the_model(model, pair, outputs):
     encoded, output = outputs
     attention = np.array(pair["attention"])
-    assert attention.shape == (4, 4, *[len(pair["pieces"])] * 2) and pair["ids"] == encoded["input_ids"][0].tolist()
+    assert attention.shape == (4, 4, *[len(pair["tokens"])] * 2) and pair["ids"] == encoded["input_ids"][0].tolist()
     assert np.abs(attention - torch.stack(output.attentions)[:, 0].numpy()).max() <= 5.1e-4
     parts = {name: np.array(rows) for name, rows in pair["embeddings"].items()}
     assert np.abs(parts["normed"] - output.hidden_states[0][0, :, : numbers.SHOWN].numpy()).max() <= 5.1e-3
@@ -58,29 +58,29 @@ def test_attention_and_embeddings_are_those_of_the_model(model, pair, outputs):
     assert pair["next"] == pytest.approx(output.seq_relationship_logits.softmax(-1)[0, 0].item(), abs=1e-4)
 
 
-def test_fillers_are_those_of_the_masked_sentence(model, tokenizer, pair):
-    at = pair["pieces"].index("light")
+def test_predictions_are_those_of_the_masked_sentence(model, tokenizer, pair):
+    at = pair["tokens"].index("light")
     ids = torch.tensor([pair["ids"]])
     ids[0, at] = tokenizer.mask_token_id
     with torch.no_grad():
         logits = model(input_ids=ids, token_type_ids=torch.tensor([pair["segments"]])).prediction_logits
     probabilities = logits[0, at].softmax(-1)
-    found = pair["fillers"][at]
-    assert found["likeliest"][0][0] == tokenizer.convert_ids_to_tokens(int(probabilities.argmax())) and len(found["likeliest"]) == 5
-    assert found["likeliest"][0][1] == pytest.approx(probabilities.max().item(), abs=1e-4)
-    assert found["was"] == "light" and found["probability"] == pytest.approx(probabilities[pair["ids"][at]].item(), abs=1e-4)
-    assert [bool(filler) for filler in pair["fillers"]] == [not special for special in pair["special"]]
+    found = pair["predictions"][at]
+    assert found["top"][0][0] == tokenizer.convert_ids_to_tokens(int(probabilities.argmax())) and len(found["top"]) == 5
+    assert found["top"][0][1] == pytest.approx(probabilities.max().item(), abs=1e-4)
+    assert found["token"] == "light" and found["probability"] == pytest.approx(probabilities[pair["ids"][at]].item(), abs=1e-4)
+    assert [bool(prediction) for prediction in pair["predictions"]] == [not special for special in pair["special"]]
 
 
 def test_the_map_holds_each_sentence_alone(model, tokenizer, pair):
     alone = numbers.inspect(model, tokenizer, PAIR)["map"]
-    assert pair["map"]["pieces"][1] == alone["pieces"][0] and alone["pieces"][1] == [] and alone["cosines"] == {}
+    assert pair["map"]["tokens"][1] == alone["tokens"][0] and alone["tokens"][1] == [] and alone["cosines"] == {}
     with torch.no_grad():
         states = [model.bert(**tokenizer(text, return_tensors="pt"), output_hidden_states=True).hidden_states for text in (TEXT, PAIR)]
     places = [tokenizer.tokenize(text).index("light") + 1 for text in (TEXT, PAIR)]
     wanted = [torch.cosine_similarity(a[0, places[0]], b[0, places[1]], dim=0).item() for a, b in zip(*states)]
     assert pair["map"]["cosines"]["light"] == pytest.approx(wanted, abs=1e-3)
-    assert np.array(pair["map"]["points"]).shape == (5, sum(map(len, pair["map"]["pieces"])), 2)
+    assert np.array(pair["map"]["points"]).shape == (5, sum(map(len, pair["map"]["tokens"])), 2)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 9])
@@ -104,10 +104,10 @@ def test_the_model_is_as_it_was(tokenizer):
 
 def test_models_with_less(tokenizer):
     bare = numbers.inspect(load().model(AutoModel), tokenizer, TEXT, PAIR)
-    assert bare["fillers"] is None and bare["next"] is None and bare["embeddings"]
+    assert bare["predictions"] is None and bare["next"] is None and bare["embeddings"]
     small = dict(vocab_size=tokenizer.vocab_size, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16)
     masked = numbers.inspect(BertForMaskedLM(BertConfig(**small)).eval(), tokenizer, TEXT, PAIR)
-    assert masked["fillers"][1] and masked["next"] is None
+    assert masked["predictions"][1] and masked["next"] is None
     other = numbers.inspect(RobertaModel(RobertaConfig(**small, max_position_embeddings=140, type_vocab_size=2, pad_token_id=0)), tokenizer, TEXT)
     assert other["embeddings"] is None  # it counts positions in another way
     assert "NaN" not in json.dumps([bare, masked, other])
@@ -194,10 +194,10 @@ def test_a_view_is_one_piece_of_html(model):
     shown = attention_view(model, TEXT, PAIR, token="light", compare="light", layer=2, head=3).html()
     assert not re.search(r"(?:src|href)=|@import|url\(|https?://(?!www\.w3\.org/2000/svg)", shown)
     data = json.loads(re.search(r'<script type="application/json">(.*?)</script>', shown, re.DOTALL)[1])
-    assert data["numbers"]["layer"] == 2 and data["numbers"]["token"] == data["numbers"]["pieces"].index("light")
+    assert data["numbers"]["layer"] == 2 and data["numbers"]["token"] == data["numbers"]["tokens"].index("light")
     assert data["words"] == view_words("en") and "data-live" not in shown
     table = re.search(r"<table.*?</table>", shown, re.DOTALL)[0]
-    assert table.count("<tr>") == len(data["numbers"]["pieces"]) + 1 and "anna" in table
+    assert table.count("<tr>") == len(data["numbers"]["tokens"]) + 1 and "anna" in table
 
 
 def test_a_text_of_chinese_characters_has_chinese_words(model, monkeypatch):
@@ -206,17 +206,17 @@ def test_a_text_of_chinese_characters_has_chinese_words(model, monkeypatch):
 
 
 def test_no_text_ends_the_script(pair):
-    planted = pair | {"pieces": ["</script><script>alert(1)</script>", "<!--", "\u2028"] + pair["pieces"][3:]}
+    planted = pair | {"tokens": ["</script><script>alert(1)</script>", "<!--", "\u2028"] + pair["tokens"][3:]}
     shown = view_html(planted, "en")
     assert shown.count("<script") == 2 == shown.count("</script>") and "alert(1)" in shown and "<!--" not in shown
     data = json.loads(re.search(r'<script type="application/json">(.*?)</script>', shown, re.DOTALL)[1])
-    assert data["numbers"]["pieces"] == planted["pieces"]
+    assert data["numbers"]["tokens"] == planted["tokens"]
 
 
 def used_words() -> set[str]:
     """The words that the scripts ask for by name."""
     text = SCRIPTS["view.js"] + SCRIPTS["live.js"]
-    rows = {"word", "positions", "segments", "added", "normed", "piece", "id", "segment", "position", "first_sentence", "second_sentence",
+    rows = {"word", "positions", "segments", "added", "normed", "token", "id", "segment", "position", "first_sentence", "second_sentence",
             "input", "attention", "masked", "states", "next", "facts", "facts_alone", "predictions", "predictions_here"}  # by a variable
     return rows | set(re.findall(r'say\("(\w+)"', text)) | set(re.findall(r"\bwords\.(\w+)", text)) - {"toml"}
 
@@ -237,13 +237,13 @@ def test_every_class_of_the_style_is_drawn():
 def test_examples_show_what_they_name(model, tokenizer, lang):
     for example in EXAMPLES[lang]:
         found = numbers.inspect(model, tokenizer, example["text"], example.get("pair"))
-        assert tokenizer.unk_token not in found["pieces"], example["name"]
+        assert tokenizer.unk_token not in found["tokens"], example["name"]
         for key in ("mask", "token"):
-            assert example.get(key, found["pieces"][1]) in found["pieces"], (example["name"], key)
+            assert example.get(key, found["tokens"][1]) in found["tokens"], (example["name"], key)
         numbers.check_choice(found, example.get("layer"), example.get("head", 1), None, example.get("compare"))
         if "mask" in example:
-            filler = found["fillers"][found["pieces"].index(example["mask"])]
-            assert filler["likeliest"][0][0] == example["mask"], example["name"]
+            prediction = found["predictions"][found["tokens"].index(example["mask"])]
+            assert prediction["top"][0][0] == example["mask"], example["name"]
         if "compare" in example:
             cosines = found["map"]["cosines"][example["compare"]]
             assert cosines[-1] < cosines[0], example["name"]

@@ -1,6 +1,5 @@
 """What is done to the rendered site, on a small one."""
 
-import html
 import json
 import xml.etree.ElementTree as ET
 
@@ -70,28 +69,3 @@ def test_sections_are_found_by_other_names(rendered, tmp_path, lang, text, found
     rendered.add_synonyms(path, lang)
     more = json.loads(path.read_text(encoding="utf-8"))[0]["text"].removeprefix(text)
     assert all(word in more for word in found) and not any(word in more for word in absent)
-
-
-@pytest.mark.parametrize("lang, before, after", [
-    ("en", "The perplexity. Then perplexity.", 'The <span class="term" tabindex="0" aria-description="DEF">perplexity</span>. Then perplexity.'),
-    ("en", "`perplexity` [perplexity](x) $perplexity$ **perplexity**", None),
-    ("en", "## perplexity\n| perplexity |\n```\nperplexity\n```", None),
-    ("en", "superperplexityness", None),
-    ("zh", "给出差值", None),
-    ("zh", "看困惑度", '看<span class="term" tabindex="0" aria-description="DEF">困惑度</span>'),
-])  # fmt: skip
-def test_first_mention_of_a_term_has_its_definition(rendered, lang, before, after):
-    term = next(term for term in rendered.glossary() if term.en == "perplexity")
-    definition = html.escape(term.definition_zh if lang == "zh" else term.definition_en)
-    assert rendered.mark_terms(before, lang, set()) == (after or before).replace("DEF", definition)
-
-
-@pytest.mark.parametrize("lang, text", [("en", "self-attention, then self-attention"), ("zh", "自注意力，又是自注意力")])
-def test_a_term_inside_another_is_not_taken_for_itself(rendered, lang, text):
-    assert rendered.mark_terms(text, lang, set()).count("<span") == 1
-
-
-def test_every_term_can_be_marked(rendered):
-    for lang in ("zh", "en"):
-        names = {term.zh if lang == "zh" else term.en for term in rendered.glossary()}
-        assert rendered.mark_terms(" ; ".join(names), lang, set()).count("<span") > 0.9 * len(names)

@@ -38,7 +38,6 @@ def pages(folder):
     return {
         p.relative_to(folder).as_posix(): json.loads(p.read_text(encoding="utf-8"))
         for p in sorted(folder.rglob("*.ipynb"))
-        if p.relative_to(folder).parts[0] != "notebooks"  # to download
     }
 
 
@@ -178,36 +177,32 @@ def test_headings_have_the_same_anchors_in_both_languages(site, processed):
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)
-def test_every_chapter_can_be_downloaded_and_leads_to_its_exercises(processed, lang):
+def test_every_chapter_can_be_downloaded_and_leads_to_its_exercises(site, processed, lang):
     for name, page in course_pages(processed[lang]).items():
         info = "".join(page["cells"][1]["source"])
-        assert f'href="{"../" * name.count("/")}notebooks/{name}" download' in info, name
-        given = json.loads((processed[lang] / "notebooks" / name).read_text(encoding="utf-8"))
+        assert f'href="{"../" * name.count("/")}notebooks/{name}" download data-noresolveinput>' in info, name
+        given = json.loads((site.downloads_of(processed[lang]) / name).read_text(encoding="utf-8"))
         assert given["nbformat"] == 4 and reading.HAS_CJK.search("".join(map(str, given["cells"]))) if lang == "zh" else given["cells"]
         assert ("exercises/" in info) == (f"exercises/{name}" in pages(processed[lang])), name
 
 
-@pytest.mark.parametrize("zh, en, expected", [
-    (["## 一", "文\n\n### 二"], ["## One", "### 2. Two `x`"], ["## 一 {#one}", "文\n\n### 二 {#two-x}"]),
-    (["## 一\n\n## 又一"], ["## One\n\n## One"], ["## 一 {#one}\n\n## 又一 {#one-2}"]),
-    (["```\n## no\n```\n## 一"], ["## One"], ["```\n## no\n```\n## 一 {#one}"]),
-    (["## 一"], ["### One"], None),
-    (["# 题"], ["# Title"], ["# 题"]),
-])  # fmt: skip
-def test_shared_anchors(site, zh, en, expected):
-    cells = {"zh": [md(text) for text in zh], "en": [md(text) for text in en]}
-    assert site.share_anchors(cells) == (expected is not None)
-    assert ["".join(cell["source"]) for cell in cells["zh"]] == (expected or zh)
+def test_addresses_have_no_number_that_is_not_the_sections(site, processed):
+    for name, page in pages(processed["en"]).items():
+        assert re.fullmatch(r"[a-z][a-z0-9-]*\.html", site.front_matter(page)["output-file"]), name
 
 
-@pytest.mark.parametrize("name, address", [
-    ("01_bert.ipynb", "bert.html"), ("07_2_serving.ipynb", "serving.html"), ("08_2_finetuning.ipynb", "interview-finetuning.html"),
-    ("look_inside.ipynb", "look-inside.html"), ("index.ipynb", "index.html"), ("01_bert_solutions.ipynb", "bert-solutions.html"),
-])  # fmt: skip
-def test_addresses_say_what_a_page_holds(site, processed, name, address):
-    assert site.page_address(name) == address
-    for page in pages(processed["en"]).values():
-        assert re.fullmatch(r"[a-z][a-z0-9-]*\.html", site.front_matter(page)["output-file"])
+def test_nothing_lies_below_the_pages_that_quarto_would_render_too(processed):
+    """`*.ipynb` in `project.render` means `**/*.ipynb` to Quarto, and notebooks to download are no pages."""
+    for lang in LANGUAGES:
+        assert {path.parent.relative_to(processed[lang]).as_posix() for path in processed[lang].rglob("*.ipynb")} == {
+            ".", "api", "cards", "exercises", "helpers"}  # fmt: skip
+
+
+def test_the_picture_for_links_is_named_from_the_root(processed):
+    for lang in LANGUAGES:
+        config = yaml.safe_load((processed[lang] / "_quarto.yml").read_text(encoding="utf-8"))
+        image = config["website"]["open-graph"]["image"]
+        assert image.startswith("/") and (processed[lang] / image[1:]).is_file()
 
 
 def test_titles(site, processed):
@@ -501,8 +496,9 @@ def test_build_writes_the_door(site, small, tmp_path, monkeypatch, quarto):
     monkeypatch.setattr(site, "process", lambda lang, folder: shutil.copytree(small, folder))
     monkeypatch.setattr(site, "faults", lambda folder, lang: [])
     monkeypatch.setattr(site, "build_live", lambda proc: (proc / "live").mkdir() or (proc / "live/live.js").write_text("x") == 1)
-    (small / "notebooks").mkdir()
-    (small / "notebooks/index.ipynb").write_text("{}")
+    for lang in LANGUAGES:
+        (tmp_path / "p/notebooks" / lang).mkdir(parents=True)
+        (tmp_path / "p/notebooks" / lang / "index.ipynb").write_text("{}")
     assert site.main(["build", "--out", str(tmp_path / "docs"), "--proc", str(tmp_path / "p")]) == 0
     assert (tmp_path / "docs/live/live.js").exists() and (tmp_path / "docs/zh/notebooks/index.ipynb").exists()
     door = (tmp_path / "docs/index.html").read_text(encoding="utf-8")
@@ -515,7 +511,8 @@ def test_build_without_npm_is_said(site, small, tmp_path, monkeypatch, capsys, q
     which = shutil.which
     monkeypatch.setattr(site.shutil, "which", lambda name: None if name == "npm" else which(name))
     monkeypatch.setattr(site, "process", lambda lang, folder: shutil.copytree(small, folder))
-    (small / "notebooks").mkdir()
+    for name in ("p", "q"):
+        (tmp_path / name / "notebooks/zh").mkdir(parents=True)
     arguments = ["build", "--lang", "zh", "--out", str(tmp_path / "docs"), "--proc"]
     assert site.main([*arguments, str(tmp_path / "p"), "--strict"]) == 1
     assert "npm is not installed: the pages show the model's stored pictures" in capsys.readouterr().out

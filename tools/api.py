@@ -259,8 +259,8 @@ def site_pages(lang: str) -> dict[str, dict[str, Any]]:
 
 # --- links from prose ----------------------------------------------------------------------------------------------
 
-FENCES = re.compile(r"^ {0,3}(```+|~~~+).*?^ {0,3}\1[ \t]*$", re.MULTILINE | re.DOTALL)
-CODE = re.compile(r"(?<![`\[])`([A-Za-z_][\w.]*)(?:\(\))?`(?![`\]])")
+# Code blocks and headings, or a name as code that is no link (group 2).
+NAME = re.compile(r"^ {0,3}(```+|~~~+).*?^ {0,3}\1[ \t]*$|^#[^\n]*$|(?<![`\[])`([A-Za-z_][\w.]*)(?:\(\))?`(?![`\]])", re.MULTILINE | re.DOTALL)
 
 
 @cache
@@ -286,17 +286,10 @@ def link_prose(text: str, up: str, linked: set[str]) -> str:
     up: the way from the page to the site's root, such as "../". linked: names that have a link already; more are added.
     """
     def link(found: re.Match) -> str:
-        place = lookup().get(found[1])
-        if place is None or found[1] in linked:
+        place = lookup().get(found[2] or "")
+        if place is None or found[2] in linked:
             return found[0]
-        linked.add(found[1])
+        linked.add(found[2])
         return f"[{found[0]}]({up}api/{place})"
 
-    def line_by_line(part: str) -> str:
-        return "".join(line if line.startswith("#") else CODE.sub(link, line) for line in part.splitlines(keepends=True))
-
-    pieces, last = [], 0
-    for fence in FENCES.finditer(text):
-        pieces += [line_by_line(text[last : fence.start()]), fence[0]]
-        last = fence.end()
-    return "".join([*pieces, line_by_line(text[last:])])
+    return NAME.sub(link, text)

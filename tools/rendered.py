@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import html
 import json
 import re
-from functools import cache
 from pathlib import Path
 
+from bertcourse.base.text import HAN
 from bertcourse.languages import LANGUAGES, Term, glossary
 
 CODES = {"zh": "zh-Hans", "en": "en"}  # as hreflang has them
@@ -83,7 +82,7 @@ def synonyms(term: Term, lang: str) -> tuple[str, list[str]]:
 
 def has_word(text: str, word: str) -> bool:
     """Does a text hold a word? A Chinese one anywhere, others as words."""
-    if re.search("[\u3400-\u9fff]", word):
+    if re.search(f"[{HAN}]", word):
         return word in text
     return re.search(rf"\b{re.escape(word)}\b", text, re.IGNORECASE) is not None
 
@@ -110,45 +109,3 @@ def finish(out: Path, site: str) -> None:
     for lang in LANGUAGES:
         if (out / lang / "search.json").is_file():
             add_synonyms(out / lang / "search.json", lang)
-
-
-# --- terms with their definitions ----------------------------------------------------------------------------------
-
-KEPT = re.compile(
-    r"^ {0,3}(```+|~~~+).*?^ {0,3}\1[ \t]*$"  # code blocks
-    r"|^\|.*$|^#.*$|^>.*$|^ {4,}.*$"  # tables, headings, quotations, code by indentation
-    r"|\$\$.*?\$\$|\$[^$\n]+\$|`+[^`\n]+`+"  # formulas, code
-    r"|!?\[[^\]]*\]\([^)]*\)|<[^>]*>|\*\*[^*\n]+\*\*|https?://\S+",  # links, HTML, what is defined in bold, addresses
-    re.MULTILINE | re.DOTALL,
-)
-
-
-@cache
-def any_term(lang: str) -> tuple[re.Pattern, dict[str, Term]]:
-    """A pattern of all terms, longer ones first, so that a term inside another is not taken for itself; spelling → term."""
-    names = {(term.zh if lang == "zh" else term.en).lower(): term for term in glossary()}
-    terms = {name: term for name, term in names.items() if len(name) > 1}  # one character alone (值, 键) is part of many words
-    words = [re.escape(word) if re.search("[\u3400-\u9fff]", word) else rf"(?<![\w-]){re.escape(word)}(?![\w-])" for word in terms]
-    return re.compile("|".join(sorted(words, key=len, reverse=True)), re.IGNORECASE), terms
-
-
-def mark_terms(text: str, lang: str, marked: set[str]) -> str:
-    """Markdown with the definition at the first mention of each term of the glossary on a page.
-
-    marked: English names of the terms that have their definition already; more are added.
-    """
-    pattern, terms = any_term(lang)
-
-    def mark(found: re.Match) -> str:
-        term = terms[found[0].lower()]
-        if term.en in marked:
-            return found[0]
-        marked.add(term.en)
-        definition = term.definition_zh if lang == "zh" else term.definition_en
-        return f'<span class="term" tabindex="0" aria-description="{html.escape(definition)}">{found[0]}</span>'
-
-    pieces, last = [], 0
-    for kept in KEPT.finditer(text):
-        pieces += [pattern.sub(mark, text[last : kept.start()]), kept[0]]
-        last = kept.end()
-    return "".join([*pieces, pattern.sub(mark, text[last:])])

@@ -19,20 +19,22 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
+import api
+import page_parts
+import rendered
 import yaml
+from page_parts import FENCE
 
-from bertcourse.app.workspace import handouts
 from bertcourse.drill import pages as cards
 from bertcourse.exercises.loading import load_sheets
 from bertcourse.exercises.pages import SOLUTIONS, site_pages
-from bertcourse.languages import LANGUAGES, split_marker
+from bertcourse.languages import LANGUAGES
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tools"))  # this file may have been loaded by another
 SITE = "https://bertcourse.github.io/bertcourse"
 CJK = re.compile("[\u3400-\u9fff]")
 SKIPPED = shutil.ignore_patterns(".*", "__pycache__", "*.pyc")
@@ -76,7 +78,7 @@ def configuration(lang: str, folder: Path) -> dict:
     config["lang"] = lang
     config["project"].pop("output-dir", None)  # given to `quarto render`
     config["website"]["site-url"] = f"{config['website']['site-url'].rstrip('/')}/{lang}"
-    config["website"]["open-graph"] = {"image": f"images/inside-{lang}.png"}
+    config["website"]["open-graph"] = {"image": f"/images/inside-{lang}.png"}  # from the root of the site, for pages in folders, too
     return config
 
 
@@ -105,53 +107,31 @@ def causes(log: str) -> str:
 def add_cards(pages: Path, lang: str) -> None:
     """Write the pages of cards."""
     (pages / "cards").mkdir()
-    for name, notebook in anchored({of: cards.site_pages(of) for of in LANGUAGES}, lang).items():
+    for name, notebook in page_parts.anchored({of: cards.site_pages(of) for of in LANGUAGES}, lang).items():
         (pages / "cards" / name).write_text(json.dumps(notebook, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
 def add_api(pages: Path, lang: str) -> None:
     """Write the reference of the library."""
-    import api
-
     (pages / "api").mkdir()
     for name, notebook in api.site_pages(lang).items():
         (pages / "api" / name).write_text(json.dumps(notebook, ensure_ascii=False, indent=1), encoding="utf-8")
-
-
-def link_names(pages: Path) -> None:
-    """Let prose that names something of the library link to its place in the reference, once a page."""
-    import api
-
-    for path in [*pages.glob("*.ipynb"), *pages.glob("helpers/*.ipynb")]:
-        notebook, linked = json.loads(path.read_text(encoding="utf-8")), set()
-        up = "../" * (len(path.relative_to(pages).parts) - 1)
-        for cell in notebook["cells"]:
-            if cell["cell_type"] == "markdown":
-                cell["source"] = api.link_prose("".join(cell["source"]), up, linked).splitlines(keepends=True)
-        path.write_text(json.dumps(notebook, ensure_ascii=False, indent=1), encoding="utf-8")
-
-
-def add_definitions(pages: Path, lang: str) -> None:
-    """Let chapters show the definition of a term where it is first used."""
-    import rendered
-
-    for path in pages.glob("[0-9]*.ipynb"):
-        notebook, marked = json.loads(path.read_text(encoding="utf-8")), set()
-        for cell in notebook["cells"]:
-            if cell["cell_type"] == "markdown":
-                cell["source"] = rendered.mark_terms("".join(cell["source"]), lang, marked).splitlines(keepends=True)
-        path.write_text(json.dumps(notebook, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
 def add_exercises(pages: Path, lang: str) -> None:
     """Write the pages of exercises and of their solutions beside the chapters, and let the chapters link to them."""
     (pages / "exercises").mkdir()
     for sheet in load_sheets():
-        for name, notebook in anchored({of: site_pages(sheet, of) for of in LANGUAGES}, lang).items():
+        for name, notebook in page_parts.anchored({of: site_pages(sheet, of) for of in LANGUAGES}, lang).items():
             (pages / "exercises" / name).write_text(json.dumps(notebook, ensure_ascii=False, indent=1), encoding="utf-8")
     for path in pages.glob("*.ipynb"):
         text = path.read_text(encoding="utf-8")
         path.write_text(text.replace("](../exercises/", "](exercises/"), encoding="utf-8")
+
+
+def downloads_of(folder: Path) -> Path:
+    """Where the notebooks to download lie that belong to a processed folder."""
+    return folder.parent / "notebooks" / folder.name
 
 
 def process(lang: str, folder: Path, workers: int = 2) -> Path:
@@ -164,7 +144,7 @@ def process(lang: str, folder: Path, workers: int = 2) -> Path:
         stage = Path(stage_name)
         shutil.copy(ROOT / "settings.ini", stage)
         shutil.copytree(ROOT / "nbs", stage / "nbs", ignore=SKIPPED)  # follows the link to _quarto.yml
-        anchor_sources(stage / "nbs")
+        page_parts.add_anchors(stage / "nbs")
         add_exercises(stage / "nbs", lang)
         add_cards(stage / "nbs", lang)
         add_api(stage / "nbs", lang)
@@ -186,145 +166,16 @@ def process(lang: str, folder: Path, workers: int = 2) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(stage / "_proc", folder)
-    name_pages(folder)
-    add_definitions(folder, lang)
-    link_names(folder)
-    add_page_info(folder, lang)
+    downloads = downloads_of(folder)
+    shutil.rmtree(downloads, ignore_errors=True)
+    page_parts.complete(folder, downloads, lang)
     text = yaml.safe_dump(configuration(lang, folder), allow_unicode=True, sort_keys=False, width=1000)
     (folder / "_quarto.yml").write_text(text, encoding="utf-8")
     return folder
 
 
-# --- what every page has besides its own cells -------------------------------------------------------------------------
-
-HEADING = re.compile(r"^(#{2,6})[ \t]+(.+?)[ \t]*$", re.MULTILINE)
-
-
-def slug(title: str) -> str:
-    """A heading as an anchor, as Pandoc makes it."""
-    plain = re.sub(r"[^\w\s.-]", "", re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", title))
-    return re.sub(r"^[^a-zA-Z]+", "", re.sub(r"\s+", "-", plain.strip()).lower()) or "section"
-
-
-def heading_anchors(titles: list[str]) -> list[str]:
-    """An anchor for each heading of a page, all different."""
-    found: list[str] = []
-    for title in titles:
-        anchor, count = slug(title), 1
-        while anchor in found:
-            count += 1
-            anchor = f"{slug(title)}-{count}"
-        found.append(anchor)
-    return found
-
-
-def map_headings(cells: list[dict], change: Callable[[re.Match], str]) -> None:
-    """Write the headings below the title anew; those in code blocks stay."""
-    for cell in cells:
-        text, last, parts = "".join(cell["source"]), 0, []
-        for fence in [*FENCE.finditer(text), None]:
-            end = fence.start() if fence else len(text)
-            parts += [HEADING.sub(change, text[last:end]), fence[0] if fence else ""]
-            last = fence.end() if fence else end
-        cell["source"] = "".join(parts).splitlines(keepends=True)
-
-
-def share_anchors(cells: dict[str, list[dict]]) -> bool:
-    """Give the headings of a page the anchors of the English ones in both languages; False where the headings do not match."""
-    titles: dict[str, list[tuple[str, str]]] = {lang: [] for lang in LANGUAGES}
-    for lang in LANGUAGES:
-        map_headings(cells[lang], lambda found, lang=lang: titles[lang].append((found[1], found[2])) or found[0])
-    if [level for level, _ in titles["zh"]] != [level for level, _ in titles["en"]]:
-        return False
-    anchors = heading_anchors([title for _, title in titles["en"]])
-    for lang in LANGUAGES:
-        left = iter(anchors)
-        map_headings(cells[lang], lambda found, left=left: f"{found[0].rstrip()} {{#{next(left)}}}")
-    return True
-
-
-def anchor_sources(pages: Path) -> None:
-    """Give the headings of all bilingual notebooks their anchors, in place."""
-    for path in [*pages.glob("*.ipynb"), *pages.glob("helpers/*.ipynb")]:
-        notebook = json.loads(path.read_text(encoding="utf-8"))
-        prose = [cell for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
-        cells = {lang: [cell for cell in prose if split_marker("".join(cell["source"]))[0] == lang] for lang in LANGUAGES}
-        if share_anchors(cells):
-            path.write_text(json.dumps(notebook, ensure_ascii=False, indent=1), encoding="utf-8")
-
-
-def anchored(both: dict[str, dict[str, dict]], lang: str) -> dict[str, dict]:
-    """Pages that were made in each language, in one of them, with shared anchors."""
-    for name in both[lang]:
-        share_anchors({of: [cell for cell in both[of][name]["cells"] if cell["cell_type"] == "markdown"] for of in LANGUAGES})
-    return both[lang]
-
-
-def page_address(name: str) -> str:
-    """The file that a page is rendered to: what it is about, without the number of a notebook, which is not that of a section.
-
-    `07_2_serving` holds section 7.5 and becomes `serving.html`, `08_2_finetuning` becomes `interview-finetuning.html`.
-    """
-    stem = Path(name).stem
-    subject = re.sub(r"^\d+_(?:\d+_)?", "", stem).replace("_", "-")
-    return f"{'interview-' if re.match('08_', stem) else ''}{subject}.html"
-
-
-def name_pages(folder: Path) -> None:
-    """Give the pages addresses that last; nbdev would leave a part of the number, as in `2_serving.html`."""
-    for path in page_files(folder):
-        notebook = json.loads(path.read_text(encoding="utf-8"))
-        text = "".join(notebook["cells"][0]["source"])
-        text = re.sub(r"^output-file: .*$", f"output-file: {page_address(path.name)}", text, count=1, flags=re.MULTILINE)
-        notebook["cells"][0]["source"] = text.splitlines(keepends=True)
-        path.write_text(json.dumps(notebook, ensure_ascii=False, indent=1), encoding="utf-8")
-
-
-INFO = {
-    "zh": {"notebook": "下载这个笔记本", "exercises": "练习", "cards": "记忆卡", "chapter": "这一章"},
-    "en": {"notebook": "Download this notebook", "exercises": "Exercises", "cards": "Cards", "chapter": "The chapter"},
-}
-
-
-def page_files(folder: Path) -> list[Path]:
-    """The notebooks that become pages: all but those to download."""
-    return sorted(path for path in folder.rglob("*.ipynb") if path.relative_to(folder).parts[0] != "notebooks")
-
-
-def add_page_info(folder: Path, lang: str) -> None:
-    """Below each title: the notebook to download, exercises and cards. The notebooks are those that `bertcourse lab` hands out."""
-    given = handouts(lang)
-    names = {path.relative_to(folder).as_posix() for path in page_files(folder)}
-    (folder / "notebooks").mkdir()
-    for name in sorted(names):
-        links = []
-        if name in given:
-            target = folder / "notebooks" / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(given[name].data)
-            links.append((f"notebooks/{name}", "notebook"))
-        if f"exercises/{name}" in names:
-            links.append((f"exercises/{name}", "exercises"))
-        if (chapter := re.match(r"0(\d)_", name)) and f"cards/chapter_{chapter[1]}.ipynb" in names:
-            links.append((f"cards/chapter_{chapter[1]}.ipynb", "cards"))
-        if name.startswith("exercises/") and (page := re.sub(r"_solutions(?=\.ipynb)", "", name.removeprefix("exercises/"))) in names:
-            links.append((page, "chapter"))
-        if links:
-            insert_info(folder / name, links, "../" * name.count("/"), lang)
-
-
-def insert_info(path: Path, links: list[tuple[str, str]], up: str, lang: str) -> None:
-    """Put a line of links behind the front matter of a processed page."""
-    notebook = json.loads(path.read_text(encoding="utf-8"))
-    made = [f'<a href="{up}{target}"{" download" if what == "notebook" else ""}>{INFO[lang][what]}</a>' for target, what in links]
-    text = f'```{{=html}}\n<p class="page-info">{" · ".join(made)}</p>\n```'
-    notebook["cells"].insert(1, {"cell_type": "markdown", "id": "page-info", "metadata": {}, "source": text.splitlines(keepends=True)})
-    path.write_text(json.dumps(notebook, ensure_ascii=False, indent=1), encoding="utf-8")
-
-
 # --- checking what was processed ----------------------------------------------------------------------------------
 
-FENCE = re.compile(r"^ {0,3}(```+|~~~+).*?^ {0,3}\1[ \t]*$", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"(`+).+?\1", re.DOTALL)
 LINK = re.compile(r"!?\[[^\]]*\]\(\s*<?([^()\s<>]+)>?(?:\s+\"[^\"]*\")?\s*\)")
 HTML_LINK = re.compile(r"<(?:a|img|source|script|link)\b[^>]*?\b(?:href|src)\s*=\s*[\"']([^\"']+)[\"']", re.IGNORECASE)
@@ -425,7 +276,7 @@ def link_faults(folder: Path, page: Path, target: str, site: str) -> Iterator[st
 def faults(folder: Path, lang: str) -> list[str]:
     """What is wrong with a processed language; Quarto warns of some of it only, and of a missing sidebar file never."""
     config = yaml.safe_load((folder / "_quarto.yml").read_text(encoding="utf-8"))
-    pages = page_files(folder)
+    pages = sorted(folder.rglob("*.ipynb"))
     found = [fault for path in pages for fault in page_faults(folder, path, lang)]
     names = {p.relative_to(folder).as_posix() for p in pages}
     listed = list(sidebar_files(config["website"]["sidebar"]["contents"]))
@@ -516,7 +367,7 @@ def render(folder: Path, out: Path) -> None:
         raise Fault(f"quarto render ({folder.name}): " + (log.strip()[-2000:] if done.returncode else "\n".join(lines)))
     pages = {
         p.relative_to(folder).parent / front_matter(json.loads(p.read_text(encoding="utf-8")))["output-file"]
-        for p in page_files(folder)
+        for p in sorted(folder.rglob("*.ipynb"))
     }
     if missing := [str(page) for page in sorted(pages) if not (out / page).is_file()]:
         raise Fault(f"quarto render ({folder.name}) wrote no {', '.join(missing)}")
@@ -570,7 +421,7 @@ def build(langs: list[str], out: Path, proc: Path, strict: bool) -> int:
     for lang in langs:
         process(lang, proc / lang)
         found += faults(proc / lang, lang)
-        print(f"{lang}: {len(page_files(proc / lang))} pages processed and checked", flush=True)
+        print(f"{lang}: {len(list((proc / lang).rglob('*.ipynb')))} pages processed and checked", flush=True)
     if found:
         raise Fault("\n".join(found))
     live = build_live(proc)
@@ -583,13 +434,11 @@ def build(langs: list[str], out: Path, proc: Path, strict: bool) -> int:
         shutil.rmtree(out / lang, ignore_errors=True)
         (out / lang).mkdir(parents=True)
         render(proc / lang, out / lang)
-        shutil.copytree(proc / lang / "notebooks", out / lang / "notebooks", dirs_exist_ok=True)
+        shutil.copytree(downloads_of(proc / lang), out / lang / "notebooks", dirs_exist_ok=True)
         print(f"{lang}: rendered into {os.path.relpath(out / lang)}", flush=True)
     shutil.rmtree(out / "live", ignore_errors=True)
     if live:
         shutil.copytree(proc / "live", out / "live")
-    import rendered
-
     rendered.finish(out, SITE)
     (out / "index.html").write_text(START, encoding="utf-8")
     (out / ".nojekyll").write_text("", encoding="utf-8")  # GitHub Pages would drop folders that start with _

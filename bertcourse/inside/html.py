@@ -31,7 +31,7 @@ def view_html(numbers: dict[str, Any], lang: str, live: bool = False) -> str:
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     safe = text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
     script = asset("inside/view.js").read_text(encoding="utf-8")
-    return (f'<div><div class="bert-view"{" data-live" if live else ""}>{static_table(numbers)}</div>\n'
+    return (f'<div><div class="bert-view"{" data-live" if live else ""}>{static_table(numbers, data["words"])}</div>\n'
             f'<script type="application/json">{safe}</script>\n<script>\n{script}{START}</script></div>')  # fmt: skip
 
 
@@ -40,14 +40,16 @@ def view_words(lang: str) -> dict[str, str]:
     return {name: both[lang] for name, both in tomllib.loads(asset("inside/words.toml").read_text(encoding="utf-8")).items()}
 
 
-def static_table(numbers: dict[str, Any]) -> str:
+def static_table(numbers: dict[str, Any], words: dict[str, str]) -> str:
     """The weights of the chosen head, for readers without scripts."""
     layer, head = numbers.get("layer", 1), numbers.get("head", 1)
-    pieces = [html.escape(piece) for piece in numbers["pieces"]]
-    top = "".join(f'<th scope="col" style="{STATIC_STYLE}">{piece}</th>' for piece in pieces)
+    tokens = [html.escape(token) for token in numbers["tokens"]]
+    top = "".join(f'<th scope="col" style="{STATIC_STYLE}">{token}</th>' for token in tokens)
     rows = []
-    for piece, weights in zip(pieces, numbers["attention"][layer - 1][head - 1]):
+    for token, weights in zip(tokens, numbers["attention"][layer - 1][head - 1]):
         cells = "".join(f'<td style="{STATIC_STYLE};background:rgba(0,158,115,{weight})">{weight:.2f}</td>' for weight in weights)
-        rows.append(f'<tr><th scope="row" style="{STATIC_STYLE}">{piece}</th>{cells}</tr>')
-    corner = f'<td style="{STATIC_STYLE}">{layer} · {head}</td>'
-    return f'<table style="border-collapse:collapse;font-size:.85em"><tr>{corner}{top}</tr>{"".join(rows)}</table>'
+        rows.append(f'<tr><th scope="row" style="{STATIC_STYLE}">{token}</th>{cells}</tr>')
+    title = words["heat"].format(l=layer, h=head)
+    # Quarto would make a table of its own of it, and cut the scripts behind it off.
+    return (f'<table data-quarto-disable-processing="true" style="border-collapse:collapse;font-size:.85em"><caption>{html.escape(title)}</caption>'
+            f'<tr><td style="{STATIC_STYLE}"></td>{top}</tr>{"".join(rows)}</table>')  # fmt: skip

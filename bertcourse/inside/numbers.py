@@ -1,4 +1,4 @@
-"""The numbers that the view draws: attention, embeddings, vectors in two dimensions, fillers, the next sentence.
+"""The numbers that the view draws: attention, embeddings, vectors in two dimensions, predictions for masked tokens, the next sentence.
 
 `assets/inside/live.js` computes the same in the browser; `tests/slow/test_inside_browser.py` compares the two.
 """
@@ -15,14 +15,14 @@ from torch import Tensor, nn
 
 LONGEST = 64  # tokens: beyond, neither lines nor squares can be told apart
 SHOWN = 64  # numbers of a vector that are drawn
-FILLERS = 5
+PREDICTIONS = 5
 Encoded = Mapping[str, Tensor]
 
 
 def inspect(model: nn.Module, tokenizer: Any, text: str, text_pair: str | None = None) -> dict[str, Any]:
     """What a view draws of one or two sentences.
 
-    model: an encoder of `transformers`; with a head for masked words there are fillers, with one for the next sentence its probability.
+    model: an encoder of `transformers`; with a head for masked words there are predictions, with one for the next sentence its probability.
     Returns lists and numbers, ready for JSON; `attention[layer][head][from][to]` and the rest as in `assets/inside/view.js`.
     Raises `ValueError` for an empty text and for more than 64 tokens.
     """
@@ -38,11 +38,11 @@ def inspect(model: nn.Module, tokenizer: Any, text: str, text_pair: str | None =
     with attention_is_kept(model), torch.no_grad():
         output = model(**encoded, output_attentions=True, output_hidden_states=True)
         check_outputs(output, count)
-        fillers = find_fillers(model, tokenizer, encoded)
+        predictions = predict_masked(model, tokenizer, encoded)
         alone = [hidden_states(model, tokenizer, part) for part in (text, text_pair) if part]
     ids = encoded["input_ids"][0].tolist()
     return {
-        "pieces": token_names(tokenizer, ids),
+        "tokens": token_names(tokenizer, ids),
         "ids": ids,
         "segments": encoded.get("token_type_ids", torch.zeros(1, count, dtype=torch.long))[0].tolist(),
         "special": special_mask(tokenizer, ids),
@@ -50,26 +50,26 @@ def inspect(model: nn.Module, tokenizer: Any, text: str, text_pair: str | None =
         "attention": [rounded(layer[0], 3) for layer in output.attentions],
         "embeddings": embeddings(model, encoded, output.hidden_states[0]),
         "map": vector_map(alone),
-        "fillers": fillers,
+        "predictions": predictions,
         "next": next_sentence(model, output) if text_pair else None,
     }
 
 
 def check_choice(numbers: Mapping[str, Any], layer: int | None, head: int, token: str | None, compare: str | None) -> dict[str, Any]:
     """What a view shows at first, as it is stored with the numbers. Raises `ValueError` for what is not there."""
-    attention, pieces = numbers["attention"], numbers["pieces"]
+    attention, tokens = numbers["attention"], numbers["tokens"]
     layer = len(attention) if layer is None else layer
     for name, value, count in (("layer", layer, len(attention)), ("head", head, len(attention[0]))):
         if not 1 <= value <= count:
             raise ValueError(f"there is no {name} {value}: the model has {name}s 1 to {count}")
-    if token is not None and token not in pieces:
-        raise ValueError(f"{token!r} is not a token of the text: choose from {' '.join(pieces)}")
+    if token is not None and token not in tokens:
+        raise ValueError(f"{token!r} is not a token of the text: choose from {' '.join(tokens)}")
     shared = numbers["map"]["cosines"]
     if compare is not None and compare not in shared:
         raise ValueError(f"{compare!r} is not a token of both sentences: choose from {' '.join(shared) or 'none: they share no token'}")
     chosen = {"layer": layer, "head": head, "map": numbers["map"] | {"word": compare}}
     if token is not None:
-        chosen |= {"token": pieces.index(token)} | ({"masked": pieces.index(token)} if compare is None else {})
+        chosen |= {"token": tokens.index(token)} | ({"masked": tokens.index(token)} if compare is None else {})
     return chosen
 
 
@@ -135,7 +135,7 @@ def embeddings(model: nn.Module, encoded: Encoded, normed: Tensor) -> dict[str, 
     return {name: rounded(part[:, :SHOWN], 2) for name, part in zip(("word", "position", "segment", "normed"), [*parts, normed[0]])}
 
 
-def find_fillers(model: nn.Module, tokenizer: Any, encoded: Encoded) -> list[dict | None] | None:
+def predict_masked(model: nn.Module, tokenizer: Any, encoded: Encoded) -> list[dict | None] | None:
     """For each token: the likeliest tokens where it is masked alone, and how likely the token itself is. None without a head for it."""
     ids = encoded["input_ids"][0]
     if tokenizer.mask_token_id is None or model.get_output_embeddings() is None:
@@ -149,15 +149,15 @@ def find_fillers(model: nn.Module, tokenizer: Any, encoded: Encoded) -> list[dic
         logits = output.prediction_logits if "prediction_logits" in output else output.logits
         for row, place in enumerate(places.tolist()):
             probabilities = logits[row, place].float().softmax(-1)
-            best = probabilities.topk(FILLERS)
-            likeliest = [[word, round(value, 4)] for word, value in zip(token_names(tokenizer, best.indices.tolist()), best.values.tolist())]
-            was = {"was": names[place], "probability": round(probabilities[ids[place]].item(), 4)}
-            found.append(None if special[place] else was | {"likeliest": likeliest})
+            best = probabilities.topk(PREDICTIONS)
+            top = [[name, round(value, 4)] for name, value in zip(token_names(tokenizer, best.indices.tolist()), best.values.tolist())]
+            probability = round(probabilities[ids[place]].item(), 4)
+            found.append(None if special[place] else {"token": names[place], "probability": probability, "top": top})
     return found
 
 
 def hidden_states(model: nn.Module, tokenizer: Any, text: str) -> tuple[list[str], np.ndarray]:
-    """The pieces of a sentence that goes through the model alone, and their vectors: (layers + 1, pieces, width)."""
+    """The tokens of a sentence that goes through the model alone, and their vectors: (layers + 1, tokens, width)."""
     encoded = tokenizer(text, return_tensors="pt").to(model.device)
     states = torch.stack(model.base_model(**encoded, output_hidden_states=True).hidden_states)[:, 0]
     ids = encoded["input_ids"][0].tolist()
@@ -167,15 +167,15 @@ def hidden_states(model: nn.Module, tokenizer: Any, text: str) -> tuple[list[str
 
 def vector_map(alone: list[tuple[list[str], np.ndarray]]) -> dict[str, Any]:
     """Vectors of one or two sentences as points in two dimensions by layer, and cosines of the tokens that both have."""
-    pieces = [names for names, _ in alone] + [[]] * (2 - len(alone))
+    tokens = [names for names, _ in alone] + [[]] * (2 - len(alone))
     states = np.concatenate([vectors for _, vectors in alone], axis=1)
     reduced = [principal_components(layer) for layer in states]
     cosines = {}
-    for word in dict.fromkeys(pieces[0]):
-        if word in pieces[1]:
-            a, b = states[:, pieces[0].index(word)], states[:, len(pieces[0]) + pieces[1].index(word)]
+    for word in dict.fromkeys(tokens[0]):
+        if word in tokens[1]:
+            a, b = states[:, tokens[0].index(word)], states[:, len(tokens[0]) + tokens[1].index(word)]
             cosines[word] = rounded((a * b).sum(-1) / np.maximum(np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1), 1e-12), 3)
-    return {"pieces": pieces, "points": [rounded(points, 2) for points, _ in reduced], "share": [round(share, 3) for _, share in reduced], "cosines": cosines}
+    return {"tokens": tokens, "points": [rounded(points, 2) for points, _ in reduced], "share": [round(share, 3) for _, share in reduced], "cosines": cosines}
 
 
 def principal_components(vectors: np.ndarray) -> tuple[np.ndarray, float]:

@@ -147,20 +147,20 @@ def test_the_view_gets_the_same_numbers(open_page):
     model, tokenizer = load().model(AutoModelForPreTraining), load().tokenizer()
     for text, pair, word in ((TEXT, PAIR, "light"), ("高兴住在东京。", "安娜很高兴，不过她的妹妹很安静。", "兴"), ("Mary plays the guitar.", None, "plays")):
         ours = numbers.inspect(model, tokenizer, text, pair)
-        at = ours["pieces"].index(word)
+        at = ours["tokens"].index(word)
         ask = "async ([text, pair, at]) => (await bertcourseLive.load()).inspect(text, pair, at, 'fp32')"
         plain, masked = page.evaluate(ask, [text, pair, None]), page.evaluate(ask, [text, pair, at])
-        for key in ("pieces", "ids", "segments", "special", "width"):
+        for key in ("tokens", "ids", "segments", "special", "width"):
             assert plain[key] == ours[key], key
         for key, tolerance in (("attention", 6e-4), ("embeddings", 6e-3)):
             flat = [np.concatenate([np.ravel(part) for part in (found[key].values() if key == "embeddings" else found[key])]) for found in (plain, ours)]
             assert np.abs(flat[0] - flat[1]).max() < tolerance
-        assert plain["map"]["pieces"] == ours["map"]["pieces"] and plain["map"]["cosines"].keys() == ours["map"]["cosines"].keys()
+        assert plain["map"]["tokens"] == ours["map"]["tokens"] and plain["map"]["cosines"].keys() == ours["map"]["cosines"].keys()
         assert np.abs(np.array(plain["map"]["points"]) - np.array(ours["map"]["points"])).max() < 0.02
         assert plain["map"]["share"] == pytest.approx(ours["map"]["share"], abs=1e-3)
         assert plain["next"] == pytest.approx(ours["next"], abs=1e-4)
-        assert [name for name, _ in masked["fillers"][at]["likeliest"]] == [name for name, _ in ours["fillers"][at]["likeliest"]]
-        assert masked["fillers"][at]["probability"] == pytest.approx(ours["fillers"][at]["probability"], abs=1e-4)
+        assert [name for name, _ in masked["predictions"][at]["top"]] == [name for name, _ in ours["predictions"][at]["top"]]
+        assert masked["predictions"][at]["probability"] == pytest.approx(ours["predictions"][at]["probability"], abs=1e-4)
 
 
 def test_what_a_reader_does(open_page, screenshots):

@@ -4,7 +4,7 @@
 const HERE = new URL(".", import.meta.url);
 const LONGEST = 64; // tokens, and
 const SHOWN = 64; // numbers of a vector that are drawn
-const FILLERS = 5;
+const PREDICTIONS = 5;
 const RUNS = 5; // timed forward passes, of which the median is shown
 
 // --- files ---------------------------------------------------------------------------------------------------------
@@ -17,6 +17,8 @@ const readManifest = () => (manifest ??= fetch(new URL("manifest.json", HERE)).t
   manifest = undefined; // another try may succeed
   throw error;
 }));
+
+const downloadSize = (files) => Object.values(files).reduce((sum, file) => sum + file.packed, 0);
 
 // The bytes of a file that is stored compressed. A server may have decompressed it on the way.
 async function fetchPacked(file, onBytes, signal) {
@@ -101,7 +103,7 @@ function principalComponents(rows) { // { points, share of the variance }
 class Model {
   static async load(onProgress, onStart) {
     const { files } = await readManifest();
-    const total = Object.values(files).reduce((sum, file) => sum + file.packed, 0);
+    const total = downloadSize(files);
     let done = 0;
     const bytes = {};
     const others = new AbortController();
@@ -124,7 +126,7 @@ class Model {
     model.sessions = { fp32: await open(bytes.fp32), int8: await open(bytes.int8) };
     const json = (data) => JSON.parse(new TextDecoder().decode(data));
     model.tokenizer = new Tokenizer(json(bytes.tokenizer), json(bytes.tokenizer_config));
-    const id = (piece) => model.tokenizer.token_to_id(piece);
+    const id = (token) => model.tokenizer.token_to_id(token);
     model.mask = id("[MASK]");
     model.special = new Set([id("[CLS]"), id("[SEP]"), id("[PAD]")]);
     return model;
@@ -132,7 +134,7 @@ class Model {
 
   encode(text, pair) {
     const { ids, tokens, token_type_ids } = this.tokenizer.encode(text, { text_pair: pair || null, return_token_type_ids: true });
-    return { ids, pieces: tokens, segments: token_type_ids };
+    return { ids, tokens, segments: token_type_ids };
   }
 
   // All outputs of one forward pass, by name: { data, dims } without the dimension of the batch.
@@ -150,7 +152,7 @@ class Model {
     }));
   }
 
-  // What the view draws, as `bertcourse.inside.numbers.inspect` gives it; fillers for the masked token only.
+  // What the view draws, as `bertcourse.inside.numbers.inspect` gives it; predictions for the masked token only.
   async inspect(text, pair, masked, weights) {
     const encoded = this.encode(text, pair);
     const input = { ...encoded, ids: encoded.ids.map((id, i) => (i === masked ? this.mask : id)) };
@@ -159,7 +161,7 @@ class Model {
     const states = read("hidden_states");
     const short = (rows) => rows.map((row) => row.slice(0, SHOWN));
     return {
-      pieces: encoded.pieces,
+      tokens: encoded.tokens,
       ids: input.ids,
       segments: encoded.segments,
       special: encoded.ids.map((id) => Number(this.special.has(id))),
@@ -167,36 +169,36 @@ class Model {
       attention: read("attentions"),
       embeddings: { word: short(read("word")), position: short(read("position")), segment: short(read("segment")), normed: short(states[0]) },
       map: await this.map([text, pair].filter(Boolean), weights),
-      fillers: encoded.ids.map((id, i) => (i === masked ? this.fillers(read("prediction_logits")[i], id) : null)),
+      predictions: encoded.ids.map((id, i) => (i === masked ? this.predict(read("prediction_logits")[i], id) : null)),
       next: pair ? softmax(output.seq_relationship_logits.data)[0] : null,
     };
   }
 
-  fillers(logits, id) {
+  predict(logits, id) {
     const probabilities = softmax(logits);
-    const order = probabilities.map((_, i) => i).sort((i, j) => probabilities[j] - probabilities[i]).slice(0, FILLERS);
-    const piece = (i) => this.tokenizer.id_to_token(i);
-    return { was: piece(id), probability: probabilities[id], likeliest: order.map((i) => [piece(i), probabilities[i]]) };
+    const order = probabilities.map((_, i) => i).sort((i, j) => probabilities[j] - probabilities[i]).slice(0, PREDICTIONS);
+    const name = (i) => this.tokenizer.id_to_token(i);
+    return { token: name(id), probability: probabilities[id], top: order.map((i) => [name(i), probabilities[i]]) };
   }
 
   // Each sentence goes through the model alone.
   async map(texts, weights) {
-    const pieces = [[], []];
+    const tokens = [[], []];
     const layers = [];
     for (const [number, text] of texts.entries()) {
       const encoded = this.encode(text);
       const { data, dims } = (await this.run(encoded, weights)).hidden_states;
       const kept = encoded.ids.map((_, i) => i).filter((i) => !this.special.has(encoded.ids[i]));
-      pieces[number] = kept.map((i) => encoded.pieces[i]);
+      tokens[number] = kept.map((i) => encoded.tokens[i]);
       nested(data, dims).forEach((rows, l) => (layers[l] ??= []).push(...kept.map((i) => rows[i])));
     }
     const cosines = {};
-    for (const word of new Set(pieces[0])) {
-      const [i, j] = [pieces[0].indexOf(word), pieces[0].length + pieces[1].indexOf(word)];
-      if (j >= pieces[0].length) cosines[word] = layers.map((rows) => dot(rows[i], rows[j]) / Math.sqrt(dot(rows[i], rows[i]) * dot(rows[j], rows[j])));
+    for (const word of new Set(tokens[0])) {
+      const [i, j] = [tokens[0].indexOf(word), tokens[0].length + tokens[1].indexOf(word)];
+      if (j >= tokens[0].length) cosines[word] = layers.map((rows) => dot(rows[i], rows[j]) / Math.sqrt(dot(rows[i], rows[i]) * dot(rows[j], rows[j])));
     }
     const reduced = layers.map(principalComponents);
-    return { pieces, points: reduced.map(({ points }) => points), share: reduced.map(({ share }) => share), cosines };
+    return { tokens, points: reduced.map(({ points }) => points), share: reduced.map(({ share }) => share), cosines };
   }
 
   // The median time of a forward pass, and how far its hidden states are from those of FP32.
@@ -231,10 +233,9 @@ class Live {
   async offer() {
     if (typeof WebAssembly !== "object") return this.fail(this.say("no_wasm"));
     const { files } = await readManifest();
-    const total = Object.values(files).reduce((sum, file) => sum + file.packed, 0);
     this.message.className = "help";
     const button = this.make("button", { type: "button", onclick: () => this.start(button) }, this.say("load"));
-    this.message.textContent = this.say("size", { size: megabytes(total) });
+    this.message.textContent = this.say("size", { size: megabytes(downloadSize(files)) });
     this.view.controls.replaceChildren(this.make("div", { class: "row" }, button, this.message));
   }
 
@@ -288,9 +289,9 @@ class Live {
   async take(example) {
     clearTimeout(this.timer);
     [this.fields[0].value, this.fields[1].value] = [example.text, example.pair ?? ""];
-    const pieces = this.model.encode(example.text, example.pair).pieces;
-    const masked = example.mask ? pieces.indexOf(example.mask) : -1;
-    const choice = { masked: masked >= 0 ? masked : null, token: Math.max(0, pieces.indexOf(example.token ?? example.mask)), shared: example.compare ?? null };
+    const tokens = this.model.encode(example.text, example.pair).tokens;
+    const masked = example.mask ? tokens.indexOf(example.mask) : -1;
+    const choice = { masked: masked >= 0 ? masked : null, token: Math.max(0, tokens.indexOf(example.token ?? example.mask)), shared: example.compare ?? null };
     if (example.layer) Object.assign(choice, { layer: example.layer - 1, head: example.head - 1 });
     await this.update(choice);
   }
@@ -314,14 +315,14 @@ class Live {
   async compute(choice) {
     const number = (this.number = (this.number ?? 0) + 1);
     const [text, pair] = this.fields.map((field) => field.value.trim());
-    const { ids, pieces } = this.model.encode(text, pair);
+    const { ids, tokens } = this.model.encode(text, pair);
     const empty = [text, pair].some((part) => part && this.model.encode(part).ids.every((id) => this.model.special.has(id)));
     if (!text || empty) return (this.message.textContent = this.say("empty"));
     if (ids.length > LONGEST) return (this.message.textContent = this.say("too_long", { n: ids.length, most: LONGEST }));
     let masked = choice.masked ?? null;
     if (choice.masked === undefined) {
       masked = this.view.masked;
-      if (masked !== null && pieces[masked] !== this.view.data.pieces[masked]) masked = null;
+      if (masked !== null && tokens[masked] !== this.view.data.tokens[masked]) masked = null;
     }
     const numbers = await this.model.inspect(text, pair, masked, this.weights);
     if (number !== this.number) return;

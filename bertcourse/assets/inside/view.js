@@ -1,4 +1,4 @@
-// Draws what happens inside a BERT: tokens, embeddings, attention, hidden states, fillers for a hidden word.
+// Draws what happens inside a BERT: tokens, embeddings, attention, hidden states, predictions where a word is masked.
 // It only draws: the numbers come with the page (`bertcourse.plots.attention_view`) or from the model in the browser (live.js).
 (() => {
   "use strict"; // each output brings its own version: it is mounted right after its own script
@@ -49,7 +49,8 @@
       this.body = make("div", { class: "body" });
       this.readout = make("p", { class: "readout", "aria-live": "polite" }); // one for all: a new one would not be read aloud
       this.said = make("p", { class: "unseen", "aria-live": "polite" });
-      this.root.replaceChildren(make("style", {}, css), this.controls, this.body, this.said);
+      this.probe = make("span", { class: "probe" }); // its colour is that of weights, mixed with the page's ink
+      this.root.replaceChildren(make("style", {}, css), this.controls, this.body, this.said, this.probe);
       this.onMask = null;
       this.layer = this.head = this.token = this.mapLayer = 0;
       this.masked = this.shared = null;
@@ -61,7 +62,7 @@
 
     // Show other numbers. What was chosen (layer, head, token) stays chosen where it still exists; `choice` chooses anew.
     show(data, choice = {}) {
-      const changed = !this.data || this.data.pieces.join(" ") !== data.pieces.join(" ");
+      const changed = !this.data || this.data.tokens.join(" ") !== data.tokens.join(" ");
       this.parts = data.parts ?? this.parts;
       this.data = data;
       Object.assign(this, choice);
@@ -70,7 +71,7 @@
       if (changed && data.layer) [this.layer, this.head] = [data.layer - 1, data.head - 1];
       this.layer = Math.min(this.layer, this.layers - 1);
       this.head = Math.min(this.head, this.heads - 1);
-      this.token = Math.min(changed && data.token !== undefined ? data.token : this.token, data.pieces.length - 1);
+      this.token = Math.min(changed && data.token !== undefined ? data.token : this.token, data.tokens.length - 1);
       if (changed || this.mapLayer > this.layers) this.mapLayer = this.layers;
       if (changed && !this.onMask) this.masked = data.masked ?? null;
       if (data.map && !(this.shared in data.map.cosines)) this.shared = data.map.word ?? Object.keys(data.map.cosines)[0] ?? null;
@@ -92,32 +93,32 @@
 
     // What the model was given at a place: in the browser a masked token is [MASK].
     label(i) {
-      return this.onMask && this.masked === i ? "[MASK]" : this.data.pieces[i];
+      return this.onMask && this.masked === i ? "[MASK]" : this.data.tokens[i];
     }
 
     // --- input ---------------------------------------------------------------------------------------------------
 
     inputPart() {
-      const { pieces, ids, segments } = this.data;
-      const buttons = pieces.map((piece, i) => {
+      const { tokens, ids, segments } = this.data;
+      const buttons = tokens.map((token, i) => {
         const special = this.data.special[i];
         const button = make("button", {
           type: "button", class: `token segment${segments[i]}${special ? " special" : ""}`, "data-key": `token${i}`, "data-token": i,
           "aria-pressed": this.masked === i, onclick: () => this.mask(i), onfocus: () => this.choose(i), onpointerenter: () => this.choose(i),
         });
         const hidden = (text) => make("i", { class: "unseen" }, text); // for those who hear it: the row's names are not read with it
-        button.append(make("span", {}, this.label(i), hidden(this.label(i) === piece ? ", " : `, ${piece}, `)));
+        button.append(make("span", {}, this.label(i), hidden(this.label(i) === token ? ", " : `, ${token}, `)));
         for (const [name, value] of [["id", ids[i]], ["segment", segments[i]], ["position", i]]) {
           button.append(make("span", {}, hidden(`${this.words[name]} `), String(value), hidden(name === "position" ? "" : ", ")));
         }
         return button;
       });
       const names = make("div", { class: "names", "aria-hidden": "true" });
-      names.append(...["piece", "id", "segment", "position"].map((name) => make("span", {}, this.words[name])));
+      names.append(...["token", "id", "segment", "position"].map((name) => make("span", {}, this.words[name])));
       const row = make("div", { class: "tokens", role: "group", "aria-label": this.words.input }, names, ...buttons);
       rove(row, buttons, buttons.length, this.token);
-      const help = make("p", { class: "help" }, this.data.fillers || this.onMask ? this.words.input_help : this.words.input_only);
-      if (this.data.fillers && !this.onMask) help.append(" ", this.words.stored);
+      const help = make("p", { class: "help" }, this.data.predictions || this.onMask ? this.words.input_help : this.words.input_only);
+      if (this.data.predictions && !this.onMask) help.append(" ", this.words.stored);
       return this.section("input", help, row, this.sumPart());
     }
 
@@ -158,7 +159,7 @@
       const at = this.token;
       const added = word[at].map((value, i) => value + position[at][i] + segment[at][i]);
       const rows = { word: word[at], positions: position[at], segments: segment[at], added, normed: normed[at] };
-      const figure = make("div", { class: "strips", role: "img", "aria-label": `${this.words.sum}: ${this.data.pieces[at]}` });
+      const figure = make("div", { class: "strips", role: "img", "aria-label": `${this.words.sum}: ${this.data.tokens[at]}` });
       for (const [name, values] of Object.entries(rows)) figure.append(make("span", {}, this.words[name]), this.strip(values));
       return figure;
     }
@@ -192,7 +193,7 @@
     headGrid() {
       const buttons = [];
       const grid = make("div", { class: "heads", role: "group", "aria-label": this.words.choose_head, style: `--heads:${this.heads}` });
-      const colour = mixed(this.root.host);
+      const colour = getComputedStyle(this.probe).color;
       grid.append(make("span"), ...this.data.attention[0].map((_, h) => make("span", { "aria-hidden": "true" }, String(h + 1))));
       this.data.attention.forEach((heads, l) => heads.forEach((weights, h) => {
         if (h === 0) grid.append(make("span", { "aria-hidden": "true" }, String(l + 1)));
@@ -209,38 +210,38 @@
     }
 
     lines(weights) {
-      const pieces = this.data.pieces.map((_, i) => this.label(i));
-      const edge = 14 + 8 * Math.min(10, Math.max(...pieces.map(width)));
+      const tokens = this.data.tokens.map((_, i) => this.label(i));
+      const edge = 14 + 8 * Math.min(10, Math.max(...tokens.map(width)));
       const [step, left, right] = [24, edge, edge + 110];
-      const figure = draw("svg", { class: "lines", width: right + edge, height: pieces.length * step, role: "img",
+      const figure = draw("svg", { class: "lines", width: right + edge, height: tokens.length * step, role: "img",
         "aria-label": this.say("head", { l: this.layer + 1, h: this.head + 1 }) });
       weights.forEach((row, i) => row.forEach((weight, j) => {
         if (weight < 0.02) return;
         figure.append(draw("line", { x1: left + 6, y1: (i + 0.5) * step, x2: right - 6, y2: (j + 0.5) * step, "data-from": i,
           "stroke-width": 0.5 + 4 * weight, "stroke-opacity": 0.15 + 0.85 * weight }));
       }));
-      pieces.forEach((piece, i) => {
+      tokens.forEach((token, i) => {
         const point = { onpointerenter: () => this.choose(i), "data-token": i };
-        figure.append(draw("text", { x: left, y: (i + 0.7) * step, "text-anchor": "end", ...point }, piece));
-        figure.append(draw("text", { x: right, y: (i + 0.7) * step, "text-anchor": "start" }, piece));
+        figure.append(draw("text", { x: left, y: (i + 0.7) * step, "text-anchor": "end", ...point }, token));
+        figure.append(draw("text", { x: right, y: (i + 0.7) * step, "text-anchor": "start" }, token));
       });
       return figure;
     }
 
     heatMap(weights) {
-      const pieces = this.data.pieces.map((_, i) => this.label(i));
-      const n = pieces.length;
-      const labels = 14 + 8 * Math.min(9, Math.max(...pieces.map(width)));
+      const tokens = this.data.tokens.map((_, i) => this.label(i));
+      const n = tokens.length;
+      const labels = 14 + 8 * Math.min(9, Math.max(...tokens.map(width)));
       const edge = labels + 18;
       const cell = this.cellSize(n, edge, labels);
       const figure = draw("svg", { class: "heat", width: edge + n * cell + 4, height: edge + n * cell + 4, tabindex: 0, role: "application", "data-key": "heat", style: `font-size: ${Math.min(13, cell)}px`,
         "aria-label": this.say("heat", { l: this.layer + 1, h: this.head + 1 }) });
       figure.append(draw("text", { class: "axis", x: edge + (n * cell) / 2, y: 12, "text-anchor": "middle" }, this.words.to));
       figure.append(draw("text", { class: "axis", transform: `translate(12 ${edge + (n * cell) / 2}) rotate(-90)`, "text-anchor": "middle" }, this.words.from));
-      pieces.forEach((piece, i) => {
+      tokens.forEach((token, i) => {
         const middle = edge + (i + 0.5) * cell;
-        figure.append(draw("text", { x: edge - 5, y: middle + 4, "text-anchor": "end", "data-token": i }, piece));
-        figure.append(draw("text", { transform: `translate(${middle + 4} ${edge - 5}) rotate(-90)` }, piece));
+        figure.append(draw("text", { x: edge - 5, y: middle + 4, "text-anchor": "end", "data-token": i }, token));
+        figure.append(draw("text", { transform: `translate(${middle + 4} ${edge - 5}) rotate(-90)` }, token));
       });
       weights.forEach((row, i) => row.forEach((weight, j) => {
         const [x, y] = [edge + j * cell, edge + i * cell];
@@ -292,15 +293,15 @@
     // --- masked word, next sentence ------------------------------------------------------------------------------
 
     maskPart() {
-      if (!this.data.fillers) return null;
-      const found = this.masked !== null && this.data.fillers[this.masked];
+      if (!this.data.predictions) return null;
+      const found = this.masked !== null && this.data.predictions[this.masked];
       if (!found) return this.section("masked", make("p", { class: "help" }, this.words.choose));
-      const said = found.likeliest.map(([name, value]) => `${name} ${percent(value)}`).join(", ");
+      const said = found.top.map(([name, value]) => `${name} ${percent(value)}`).join(", ");
       if (this.said.textContent !== said) this.said.textContent = said;
-      const literal = found.was === "[MASK]";
-      const title = this.say(literal ? "predictions_here" : "predictions", { w: found.was, p: this.masked });
-      const was = literal ? "" : make("p", { class: "help" }, this.say("was", { w: found.was, p: percent(found.probability) }));
-      return this.section("masked", make("p", {}, title), bars(found.likeliest), was);
+      const literal = found.token === "[MASK]";
+      const title = this.say(literal ? "predictions_here" : "predictions", { w: found.token, p: this.masked });
+      const was = literal ? "" : make("p", { class: "help" }, this.say("was", { w: found.token, p: percent(found.probability) }));
+      return this.section("masked", make("p", {}, title), bars(found.top), was);
     }
 
     nextPart() {
@@ -324,36 +325,36 @@
       };
       slider.addEventListener("input", () => { this.mapLayer = Number(slider.value); redraw(); });
       redraw();
-      const legend = map.pieces[1].length ? [make("span", { class: "first" }, "● ", this.words.first), make("span", { class: "second" }, "■ ", this.words.second)] : [];
+      const legend = map.tokens[1].length ? [make("span", { class: "first" }, "● ", this.words.first), make("span", { class: "second" }, "■ ", this.words.second)] : [];
       return this.section("states", help, make("p", { class: "legend" }, make("label", {}, name, slider), ...legend),
         make("div", { class: "pair" }, figure, this.cosinePart(map)));
     }
 
     scatter(map) {
       const points = map.points[this.mapLayer];
-      const pieces = map.pieces.flat();
+      const tokens = map.tokens.flat();
       const [w, h] = [420, 300];
       const place = fit(points, w, h);
       const figure = draw("svg", { class: "map", viewBox: `0 0 ${w} ${h}`, role: "img", "aria-label": this.words.states });
-      const twins = [map.pieces[0].indexOf(this.shared), map.pieces[1].indexOf(this.shared)];
-      const ends = Math.min(...twins) < 0 ? [] : [twins[0], map.pieces[0].length + twins[1]];
+      const twins = [map.tokens[0].indexOf(this.shared), map.tokens[1].indexOf(this.shared)];
+      const ends = Math.min(...twins) < 0 ? [] : [twins[0], map.tokens[0].length + twins[1]];
       if (ends.length) {
         const [a, b] = ends.map((i) => place[i]);
         figure.append(draw("line", { x1: a[0], y1: a[1], x2: b[0], y2: b[1] }));
       }
-      const labels = labelPlaces(place, pieces, ends, w, h);
+      const labels = labelPlaces(place, tokens, ends, w, h);
       place.forEach(([x, y], i) => {
-        const kind = i < map.pieces[0].length ? "first" : "second";
+        const kind = i < map.tokens[0].length ? "first" : "second";
         const mark = kind === "first" ? draw("circle", { cx: x, cy: y, r: 4.5 }) : draw("rect", { x: x - 4, y: y - 4, width: 8, height: 8 });
-        const group = draw("g", { class: `${kind}${ends.includes(i) ? " twin" : ""}` }, draw("title", {}, pieces[i]), mark);
-        if (labels[i]) group.append(draw("text", labels[i], pieces[i]));
+        const group = draw("g", { class: `${kind}${ends.includes(i) ? " twin" : ""}` }, draw("title", {}, tokens[i]), mark);
+        if (labels[i]) group.append(draw("text", labels[i], tokens[i]));
         figure.append(group);
       });
       return figure;
     }
 
     cosinePart(map) {
-      if (!map.pieces[1].length) return make("p", { class: "help" }, this.words.need_pair);
+      if (!map.tokens[1].length) return make("p", { class: "help" }, this.words.need_pair);
       const shared = Object.keys(map.cosines);
       if (!shared.length) return make("p", { class: "help" }, this.words.no_shared);
       const options = shared.map((word) => make("option", { value: word, ...(word === this.shared ? { selected: "" } : {}) }, word));
@@ -372,13 +373,13 @@
   }
 
   // A place for each label that covers no other one; none where there is no room. The compared tokens come first.
-  function labelPlaces(place, pieces, first, w, h) {
+  function labelPlaces(place, tokens, first, w, h) {
     const taken = place.map(([x, y]) => [x - 5, y - 5, x + 5, y + 5]);
     const labels = [];
-    for (const i of [...first, ...pieces.keys()]) {
+    for (const i of [...first, ...tokens.keys()]) {
       if (labels[i]) continue;
       const [x, y] = place[i];
-      const size = 7 * width(pieces[i]);
+      const size = 7 * width(tokens[i]);
       const beside = [[x + 8, y + 4, "start"], [x - 8, y + 4, "end"]];
       const across = [[x, y - 8, "middle"], [x, y + 17, "middle"]];
       const choices = first.includes(i) ? [...across, ...beside] : [...beside, ...across]; // beside the compared ones there is a line
@@ -404,14 +405,6 @@
       table.append(make("div", { role: "listitem" }, make("span", { class: "name" }, name), bar, make("span", { class: "number" }, text(value))));
     }
     return table;
-  }
-
-  // The colour of weights with a part of the page's ink, so that it can be seen on light and on dark pages.
-  function mixed(host) {
-    const style = getComputedStyle(host);
-    const ink = (style.color.match(/[\d.]+/g) ?? [0, 0, 0]).slice(0, 3).map(Number);
-    const weight = [0, 158, 115];
-    return `rgb(${weight.map((value, i) => Math.round(0.75 * value + 0.25 * ink[i])).join(" ")})`;
   }
 
   function thumbnail(weights, colour) {

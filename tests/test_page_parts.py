@@ -1,0 +1,76 @@
+"""What a page of the site gets besides its own cells."""
+
+import html
+
+import pytest
+import scripts
+from checks.planting import md
+
+
+@pytest.fixture(scope="module")
+def parts():
+    return scripts.tool("page_parts")
+
+
+@pytest.mark.parametrize("lang, before, after", [
+    ("en", "The perplexity. Then perplexity.", 'The <span class="term" tabindex="0" aria-description="DEF">perplexity</span>. Then perplexity.'),
+    ("en", "`perplexity` [perplexity](x) $perplexity$ **perplexity**", None),
+    ("en", "## perplexity\n| perplexity |\n```\nperplexity\n```", None),
+    ("en", "superperplexityness", None),
+    ("zh", "给出差值", None),
+    ("zh", "看困惑度", '看<span class="term" tabindex="0" aria-description="DEF">困惑度</span>'),
+])  # fmt: skip
+def test_first_mention_of_a_term_has_its_definition(parts, lang, before, after):
+    term = next(term for term in parts.glossary() if term.en == "perplexity")
+    definition = html.escape(term.definition_zh if lang == "zh" else term.definition_en)
+    assert parts.mark_terms(before, lang, set()) == (after or before).replace("DEF", definition)
+
+
+@pytest.mark.parametrize("lang, text", [("en", "self-attention, then self-attention"), ("zh", "自注意力，又是自注意力")])
+def test_a_term_inside_another_is_not_taken_for_itself(parts, lang, text):
+    assert parts.mark_terms(text, lang, set()).count("<span") == 1
+
+
+def test_every_term_can_be_marked(parts):
+    for lang in ("zh", "en"):
+        names = {term.zh if lang == "zh" else term.en for term in parts.glossary()}
+        assert parts.mark_terms(" ; ".join(names), lang, set()).count("<span") > 0.9 * len(names)
+
+
+@pytest.mark.parametrize("zh, en, expected", [
+    (["## 一", "文\n\n### 二"], ["## One", "### 2. Two `x`"], ["## 一 {#one}", "文\n\n### 二 {#two-x}"]),
+    (["## 一\n\n## 又一"], ["## One\n\n## One"], ["## 一 {#one}\n\n## 又一 {#one-2}"]),
+    (["```\n## no\n```\n## 一"], ["## One"], ["```\n## no\n```\n## 一 {#one}"]),
+    (["## 一"], ["### One"], None),
+    (["# 题"], ["# Title"], ["# 题"]),
+])  # fmt: skip
+def test_shared_anchors(parts, zh, en, expected):
+    cells = {"zh": [md(text) for text in zh], "en": [md(text) for text in en]}
+    assert parts.share_anchors(cells) == (expected is not None)
+    assert ["".join(cell["source"]) for cell in cells["zh"]] == (expected or zh)
+
+
+@pytest.mark.parametrize("name, address", [
+    ("01_bert.ipynb", "bert.html"), ("07_2_serving.ipynb", "serving.html"), ("08_2_finetuning.ipynb", "interview-finetuning.html"),
+    ("look_inside.ipynb", "look-inside.html"), ("index.ipynb", "index.html"), ("01_bert_solutions.ipynb", "bert-solutions.html"),
+])  # fmt: skip
+def test_addresses_say_what_a_page_holds(parts, name, address):
+    assert parts.page_address(name) == address
+
+
+def test_a_term_after_a_heading_or_a_table_has_its_definition(parts):
+    text = "## Perplexity\n\n| perplexity |\n|---|\n\nThe perplexity is low."
+    assert parts.mark_terms(text, "en", set()).startswith(text[:-20]) and parts.mark_terms(text, "en", set()).count("<span") == 1
+
+
+def test_no_backtick_is_read_aloud(parts):
+    assert "`" not in parts.mark_terms("Then padding.", "en", set())
+
+
+def test_what_is_below_a_title(parts):
+    names = {"01_bert.ipynb", "exercises/01_bert.ipynb", "exercises/01_bert_solutions.ipynb", "cards/chapter_1.ipynb"}
+    assert parts.info_links("01_bert.ipynb", names, {"01_bert.ipynb"}) == [
+        ("notebooks/01_bert.ipynb", "notebook"), ("exercises/01_bert.ipynb", "exercises"), ("cards/chapter_1.ipynb", "cards")]  # fmt: skip
+    for name in ("exercises/01_bert.ipynb", "exercises/01_bert_solutions.ipynb"):
+        assert parts.info_links(name, names, set()) == [("01_bert.ipynb", "chapter")]
+    assert parts.info_links("helpers/plots.ipynb", names, set()) == []
