@@ -1,5 +1,7 @@
 """What the slow tests share: JupyterLab as `bertcourse lab` starts it, and a browser."""
 
+import functools
+import http.server
 import os
 import re
 import shutil
@@ -7,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -122,6 +125,29 @@ def browser():
         browser = playwright.chromium.launch(executable_path=program, args=BROWSER_ARGS)
         yield browser
         browser.close()
+
+
+class QuietFiles(http.server.SimpleHTTPRequestHandler):
+    """A file server that writes no log."""
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture(scope="session")
+def serve_files() -> Iterator[Callable[[Path], str]]:
+    """Serve a folder on this machine until the tests are over; gives the address."""
+    servers = []
+
+    def serve(folder: Path) -> str:
+        handler = functools.partial(QuietFiles, directory=str(folder))
+        servers.append(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{servers[-1].server_port}"
+
+    yield serve
+    for server in servers:
+        server.shutdown()
 
 
 @pytest.fixture(scope="session")

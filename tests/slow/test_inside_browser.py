@@ -1,15 +1,12 @@
 """The model in the browser says what PyTorch says, and a reader can use the view."""
 
 import base64
-import functools
-import http.server
 import itertools
 import json
 import re
 import shutil
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -30,15 +27,8 @@ PAGE = """<!doctype html><html lang="{lang}"><meta charset="utf-8"><title>view</
 <body style="font: 16px sans-serif; margin: 1em; {colours}"><main><h1>BERT</h1>{view}</main><script type="module" src="live/live.js"></script></body></html>"""
 
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    """A file server that writes no log."""
-
-    def log_message(self, *_):
-        """Nothing."""
-
-
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
+def site(tmp_path_factory, serve_files):
     """The address of a folder with `live/` and pages in both languages."""
     if not shutil.which("npm"):
         pytest.skip("npm is not installed")
@@ -50,10 +40,7 @@ def site(tmp_path_factory):
     for lang, colours in itertools.product(views, ("light", "dark")):
         style = "" if colours == "light" else "background: #1d1f21; color: #e8e8e8; color-scheme: dark"
         (folder / f"{lang}-{colours}.html").write_text(PAGE.format(lang=lang, view=views[lang], colours=style), encoding="utf-8")
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", folder
-    server.shutdown()
+    return serve_files(folder), folder
 
 
 @pytest.fixture

@@ -1,9 +1,6 @@
 """The scripts of the site, on pages built as Quarto builds them: the switch of languages, what scrolls, terms."""
 
-import functools
 import html
-import http.server
-import threading
 from pathlib import Path
 
 import pytest
@@ -17,15 +14,8 @@ PAGE = """<!doctype html><html lang="{lang}"><head><meta charset="utf-8"><link r
 </main>{scripts}</body></html>"""
 
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    """A file server that writes no log."""
-
-    def log_message(self, *_):
-        """Nothing."""
-
-
 @pytest.fixture
-def site(tmp_path):
+def site(tmp_path, serve_files):
     """A site of one page in two languages."""
     scripts = "".join((NBS / name).read_text(encoding="utf-8") for name in ("language-switch.html", "scrolling.html", "live.html"))
     style = (NBS / "styles.css").read_text(encoding="utf-8")
@@ -33,10 +23,7 @@ def site(tmp_path):
         (tmp_path / "course" / lang).mkdir(parents=True)
         text = PAGE.format(lang=lang, style=style, wide="x" * 500, scripts=scripts, definition=html.escape('what "it" means'))
         (tmp_path / "course" / lang / "a.html").write_text(text, encoding="utf-8")
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(tmp_path)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/course"
-    server.shutdown()
+    return f"{serve_files(tmp_path)}/course"
 
 
 @pytest.fixture
