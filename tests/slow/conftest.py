@@ -36,6 +36,7 @@ def scope_of(test: str) -> str:
     return test if Path(file).stem in SPREAD else file
 
 
+@pytest.hookimpl(optionalhook=True)  # without pytest-xdist there is no such hook
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     """Distribute by `scope_of`: with pytest 9.2 pytest-xdist's own groups are ignored without a word (pytest-xdist#1386)."""
     from xdist.scheduler import LoadScopeScheduling
