@@ -145,7 +145,7 @@ def test_chapter_runs(call, tmp_path, name, lang):
 def test_the_view_is_in_the_wheel(call):
     code = "from bertcourse.plots import attention_view; from bertcourse.profiles import load; print(attention_view(load(), 'Her bag was light.').html())"
     shown = call("python", "-c", code)
-    assert "bertcourseView.mount" in shown and '"pieces":["[CLS]","her"' in shown
+    assert "bertcourseView.mount" in shown and '"tokens":["[CLS]","her"' in shown
 
 
 def test_pretrain_on_own_text(call, tmp_path):
