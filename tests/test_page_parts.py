@@ -41,6 +41,7 @@ def test_every_term_can_be_marked(parts):
     (["## 一", "文\n\n### 二"], ["## One", "### 2. Two `x`"], ["## 一 {#one}", "文\n\n### 二 {#two-x}"]),
     (["## 一\n\n## 又一"], ["## One\n\n## One"], ["## 一 {#one}\n\n## 又一 {#one-2}"]),
     (["```\n## no\n```\n## 一"], ["## One"], ["```\n## no\n```\n## 一 {#one}"]),
+    (["## 一 {#own}\n\n## 二"], ["## One {#own}\n\n## Two"], ["## 一 {#own}\n\n## 二 {#two}"]),
     (["## 一"], ["### One"], None),
     (["# 题"], ["# Title"], ["# 题"]),
 ])  # fmt: skip
@@ -74,3 +75,15 @@ def test_what_is_below_a_title(parts):
     for name in ("exercises/01_bert.ipynb", "exercises/01_bert_solutions.ipynb"):
         assert parts.info_links(name, names, set()) == [("01_bert.ipynb", "chapter")]
     assert parts.info_links("helpers/plots.ipynb", names, set()) == []
+
+
+def test_cells_and_headings_have_different_ids(parts):
+    notebook = {"cells": [md("## Contents {#contents}") | {"id": "contents"}]}
+    parts.rename_cells(notebook)
+    assert [cell["id"] for cell in notebook["cells"]] == ["cell-contents"]
+
+
+def test_generated_pages_name_no_source(parts):
+    notebook = {"cells": [{"cell_type": "raw", "id": "a", "metadata": {}, "source": ["---\n", "title: x\n", "---\n"]}]}
+    parts.hide_source(notebook)
+    assert "".join(notebook["cells"][0]["source"]) == "---\ntitle: x\nrepo-actions: false\n---\n"

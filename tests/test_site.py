@@ -106,7 +106,7 @@ def test_code_is_shown_in_place_or_hidden(processed, lang):
         wanted = [c for c in source if c["cell_type"] == "code" and not hidden.search("".join(c["source"]))
                   and not others & {*c["metadata"].get("tags", ())}]  # fmt: skip
         shown = [c for c in nb["cells"] if c["cell_type"] == "code"]
-        assert [(c["id"], bare(c["source"])) for c in shown] == [(c["id"], bare(c["source"])) for c in wanted], name
+        assert [(c["id"].removeprefix("cell-"), bare(c["source"])) for c in shown] == [(c["id"], bare(c["source"])) for c in wanted], name
         assert not [c["id"] for c in shown if re.search(r"^#\|\s*code-", "".join(c["source"]), re.MULTILINE)], name
 
 
@@ -149,7 +149,8 @@ def test_every_card_is_on_a_page_with_its_answer_folded(processed, lang):
     shown = {}
     for name, page in pages(processed[lang]).items():
         if name.startswith("cards/"):
-            shown |= {cell["id"]: "".join(cell["source"]) for cell in page["cells"] if str(cell.get("id")).startswith("card-")}
+            texts = {str(cell.get("id")).removeprefix("cell-"): "".join(cell["source"]) for cell in page["cells"]}
+            shown |= {name: text for name, text in texts.items() if name.startswith("card-")}
     cards = {f"card-{card.id}": card for card in load_bank().cards}
     assert shown.keys() == cards.keys()
     for id, source in shown.items():
@@ -316,6 +317,7 @@ def test_good_site_passes(site, small):
         ([raw(TITLE), md("<!-- zh -->\n一")], "a language marker is left"),
         ([raw(TITLE), code("1", [html('<b lang="en">one</b>')])], "text in en"),
         ([raw(TITLE), code("1", [stream("oops", "stderr")])], "an output is an error"),
+        ([raw(TITLE), md("## 一 {#a} {#b}")], "a heading has two anchors"),
         ([raw(TITLE), md("[x](nowhere.ipynb)")], "not there: nowhere.ipynb"),
         ([raw(TITLE), md("![x](images/no.png)")], "not there: images/no.png"),
         ([raw(TITLE), md("<img src='no.png'>")], "not there: no.png"),

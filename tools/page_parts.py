@@ -50,6 +50,9 @@ def write_page(path: Path, notebook: dict[str, Any]) -> None:
 # --- the same anchors in both languages ----------------------------------------------------------------------------
 
 
+EXPLICIT = re.compile(r"\{#[\w:.-]+\}\s*$")  # a heading that has its anchor
+
+
 def slug(title: str) -> str:
     """A heading as an anchor, as Pandoc makes it."""
     plain = re.sub(r"[^\w\s.-]", "", re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", title))
@@ -82,7 +85,8 @@ def share_anchors(cells: dict[str, Cells]) -> bool:
         anchors = iter(heading_anchors([title for _, title in found["en"]]))
 
         def add(heading: re.Match, anchors=anchors) -> str:
-            return f"{heading[0].rstrip()} {{#{next(anchors)}}}"
+            anchor = next(anchors)  # Pandoc takes the last one of two, and prints the other
+            return heading[0] if EXPLICIT.search(heading[0]) else f"{heading[0].rstrip()} {{#{anchor}}}"
 
         edit_markdown(cells[lang], lambda text, add=add: outside(FENCE, text, partial(HEADING.sub, add)))
     return True
@@ -204,6 +208,21 @@ def write_downloads(folder: Path, lang: str) -> set[str]:
 # --- all of it -----------------------------------------------------------------------------------------------------
 
 
+GENERATED = ("api/", "benchmarks/", "cards/", "exercises/")  # pages that no notebook in `nbs` is the source of
+
+
+def hide_source(notebook: dict[str, Any]) -> None:
+    """Let Quarto leave out "view source" and "report an issue", which would name a file that is not in the repository."""
+    text = "".join(notebook["cells"][0]["source"]).rstrip()
+    notebook["cells"][0]["source"] = f"{text.removesuffix('---')}repo-actions: false\n---\n".splitlines(keepends=True)
+
+
+def rename_cells(notebook: dict[str, Any]) -> None:
+    """Ids of cells become ids of elements, beside those of headings, which often have the same name."""
+    for cell in notebook["cells"]:
+        cell["id"] = f"cell-{cell['id']}"[:64]
+
+
 def complete(folder: Path, downloads: Path, lang: str) -> None:
     """Give the processed pages of a language all that; the notebooks to download go into the folder `downloads`, which must not exist."""
     given = write_downloads(downloads, lang)
@@ -218,4 +237,7 @@ def complete(folder: Path, downloads: Path, lang: str) -> None:
             edit_markdown(notebook["cells"], lambda text, marked=marked: mark_terms(text, lang, marked))
         if links := info_links(name, names, given):
             insert_info(notebook, links, up, lang)
+        if name.startswith(GENERATED):
+            hide_source(notebook)
+        rename_cells(notebook)
         write_page(folder / name, notebook)

@@ -246,6 +246,8 @@ def page_faults(folder: Path, path: Path, lang: str) -> Iterator[str]:
         source, where = "".join(cell["source"]), f"{lang}/{name}#{cell.get('id')}"
         if cell["cell_type"] == "markdown" and re.match(r"\s*<!--\s*(zh|en)\s*-->", source):
             yield f"{where}: a language marker is left"
+        if cell["cell_type"] == "markdown" and (double := re.search(r"^#+ .*\{#[^}]*\}.*\{#[^}]*\}", FENCE.sub("", source), re.MULTILINE)):
+            yield f"{where}: a heading has two anchors: {double[0]!r}"
         for output in cell.get("outputs", []):
             found = LANG_ELEMENT.findall("".join(output.get("data", {}).get("text/html", "")))
             if other in found:
