@@ -42,8 +42,8 @@ def pages(folder):
 
 
 def course_pages(folder):
-    """Those that come from `nbs/`; the pages of exercises (tests/test_exercises.py), of cards and of the library are made from other files."""
-    return {name: nb for name, nb in pages(folder).items() if not name.startswith(("exercises/", "cards/", "api/"))}
+    """Those that come from `nbs/`; the pages of exercises (tests/test_exercises.py), of cards, of the library and of the benchmarks are made from other files."""
+    return {name: nb for name, nb in pages(folder).items() if not name.startswith(("exercises/", "cards/", "api/", "benchmarks/"))}
 
 
 TERM = re.compile(r'<span class="term"[^>]*>(.*?)</span>', re.DOTALL)
@@ -138,7 +138,7 @@ def test_both_sites_have_the_same_structure(processed):
     exercises = {f"exercises/{p.stem}{end}.ipynb" for p in (ROOT / "exercises").glob("[0-9]*.ipynb") for end in ("", "_solutions")}
     cards = {f"cards/chapter_{chapter_of(card.page)}.ipynb" for card in load_bank().cards}
     own = {p.relative_to(reading.NBS).as_posix() for p in reading.notebooks()}
-    assert zh.keys() == en.keys() and {name for name in zh if not name.startswith("api/")} == own | exercises | cards
+    assert zh.keys() == en.keys() and {name for name in zh if not name.startswith(("api/", "benchmarks/"))} == own | exercises | cards
     for name in zh:
         counts = [len([c for c in nb["cells"] if c["cell_type"] == "code"]) for nb in (zh[name], en[name])]
         assert counts[0] == counts[1], name
@@ -196,7 +196,7 @@ def test_nothing_lies_below_the_pages_that_quarto_would_render_too(processed):
     """`*.ipynb` in `project.render` means `**/*.ipynb` to Quarto, and notebooks to download are no pages."""
     for lang in LANGUAGES:
         assert {path.parent.relative_to(processed[lang]).as_posix() for path in processed[lang].rglob("*.ipynb")} == {
-            ".", "api", "cards", "exercises", "helpers"}  # fmt: skip
+            ".", "api", "benchmarks", "cards", "exercises", "helpers"}  # fmt: skip
 
 
 def test_the_picture_for_links_is_named_from_the_root(processed):

@@ -24,6 +24,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import api
+import benchmark_pages
 import page_parts
 import rendered
 import yaml
@@ -118,6 +119,14 @@ def add_api(pages: Path, lang: str) -> None:
         (pages / "api" / name).write_text(json.dumps(notebook, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
+def add_benchmarks(pages: Path, lang: str) -> None:
+    """Write the pages of the recorded benchmarks."""
+    try:
+        benchmark_pages.write_pages(pages / "benchmarks", lang)
+    except benchmark_pages.Damaged as damaged:
+        raise Fault(str(damaged)) from damaged
+
+
 def add_exercises(pages: Path, lang: str) -> None:
     """Write the pages of exercises and of their solutions beside the chapters, and let the chapters link to them."""
     (pages / "exercises").mkdir()
@@ -148,6 +157,7 @@ def process(lang: str, folder: Path, workers: int = 2) -> Path:
         add_exercises(stage / "nbs", lang)
         add_cards(stage / "nbs", lang)
         add_api(stage / "nbs", lang)
+        add_benchmarks(stage / "nbs", lang)
         (stage / "bertcourse").symlink_to(ROOT / "bertcourse")
         env = os.environ | {
             "BERTCOURSE_LANG": lang,
