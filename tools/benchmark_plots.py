@@ -34,7 +34,7 @@ def ticks(low: float, high: float) -> Sequence[float]:
     if high / low < 2.5:
         return [value for value in MaxNLocator(5).tick_values(low, high) if low <= value <= high]
     powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
-    steps = (1, 1.5, 2, 3, 4, 5, 7) if high / low < 8 else (1, 2, 5) if high / low < 60 else (1, 3) if high / low < 300 else (1,)
+    steps = (1, 1.5, 2, 3, 5, 7) if high / low < 12 else (1, 2, 5) if high / low < 60 else (1, 3) if high / low < 300 else (1,)
     return [step * power for power in powers for step in steps if low <= step * power <= high]
 
 

@@ -282,6 +282,7 @@ def settings(found: list[Recording]) -> Section:
     one, arms, base = found[0], found[0].arms("settings"), "intra-op 1"
     rows = {name: {"wall time": ratio(arms, name, base), "CPU time": ratio(arms, name, base, CPU)} for name in arms if name != base}
     two, four = rows["intra-op 2"], rows["intra-op 4"]
+    parallel = rows["intra-op 1, inter-op 2, parallel"]["CPU time"]
     rest = [row["wall time"] for name, row in rows.items() if name.startswith(base)]
     lines = [[name, f"{arms[name]['per_s']:.1f}", *(f"{point.value:.2f}" for point in row.values())] for name, row in rows.items()]
     lines = [[base, f"{arms[base]['per_s']:.1f}", "1.00", "1.00"], *lines]
@@ -290,11 +291,13 @@ def settings(found: list[Recording]) -> Section:
         "two_cpu": f"{1 / two['CPU time'].value:.2f}",
         "four": f"{four['wall time'].value:.2f}",
         "rest": f"{max(abs(point.value - 1) for point in rest):.0%}",
+        "parallel": f"{1 / parallel.value:.1f}",
         "cores": str(one.found["machine"]["cores"]),
     }
     holds = {
         "two threads are faster and take more CPU": two["wall time"].value > 1 > two["CPU time"].value,
         "more threads than cores are slower than one": four["wall time"].value < 1 and one.found["machine"]["cores"] < 4,
+        "running operators in parallel takes more CPU": parallel.high < 1,
         "the other settings change little": max(abs(point.value - 1) for point in rest) < 0.05,
     }
     table = Table(["setting", "passes / s", "wall time", "CPU time"], lines, one.cpu)
