@@ -12,7 +12,7 @@ ID ?=
 
 VENV := .venv
 PY := $(VENV)/bin/python
-EXTRAS := lab,dev
+EXTRAS := lab,grade,dev
 LOG := build/install.log
 CHECKED := tests/test_language.py tests/test_claims.py tests/test_nbdev.py tests/test_notebooks.py tests/test_pages.py tests/test_bank.py tests/test_exercises.py
 

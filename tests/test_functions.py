@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from bertcourse import jobs
+from bertcourse import grading, jobs
 
 pytestmark = pytest.mark.check
 
 PACKAGE = Path(__file__).parents[1] / "bertcourse"
 LINES, PARAMETERS = 40, 8
-FOR_USERS = {*jobs.PLACES, "__init__", "__call__"}  # one keyword argument for each option; of a tokenizer, those of transformers
+FOR_USERS = {*jobs.PLACES, *grading.PLACES, "__init__", "__call__"}  # one keyword argument for each option; of a tokenizer, those of transformers
 
 
 def too_large(source: str, name: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What may import what: base < inside < chapters < models < serving < jobs < app, and no circles."""
+"""What may import what: base < inside < chapters < models < serving < jobs < grading < app, and no circles."""
 
 import ast
 import graphlib
@@ -9,7 +9,7 @@ import pytest
 pytestmark = pytest.mark.check
 
 PACKAGE = Path(__file__).parents[1] / "bertcourse"
-LAYERS = ("base", "assets", "inside", "chapters", "drill", "exercises", "models", "serving", "jobs", "app")
+LAYERS = ("base", "assets", "inside", "chapters", "drill", "exercises", "models", "serving", "jobs", "grading", "app")
 
 
 def module_name(path: Path) -> str:

@@ -256,7 +256,7 @@ def test_newer_pips_count_bytes(tool, monkeypatch, version, counts):
 def test_make_hands_the_setting_on(words, environment, passed):
     given = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "TORCH_INDEX"))} | environment
     done = subprocess.run(["make", "-n", "venv", *words], cwd=ROOT, env=given, capture_output=True, text=True, check=True)
-    assert f"tools/install.py --extras 'lab,dev' --torch-index '{passed}' --log build/install.log" in done.stdout
+    assert f"tools/install.py --extras 'lab,grade,dev' --torch-index '{passed}' --log build/install.log" in done.stdout
 
 
 # --- what is written about it -------------------------------------------------------------------------------------

@@ -38,6 +38,8 @@ COMMANDS = {  # name: one line of help in English and Chinese; the module is ber
     "quiz": ("ask the course's cards and interview questions, each when it is due", "按到期时间提问卡片和面试题"),
     "flashcards": ("write the cards as an Anki deck or a CSV file", "把卡片写成 Anki 牌组或 CSV 文件"),
     "progress": ("show which exercises are solved", "显示哪些练习已经完成"),
+    "release": ("write the exercises as notebooks for students, with points and a due date", "写出发给学生的练习笔记本，带分数与截止时间"),
+    "grade": ("grade the notebooks of many students, each in a sandbox", "批改许多学生的笔记本，每份都在沙箱里运行"),
     "claims": ("list the guide's statements with verdict, source and measured value", "列出指南的说法：结论、来源与测得的值"),
     "completion": ("print a script that completes commands and options in a shell", "打印补全命令和选项的 shell 脚本"),
 }

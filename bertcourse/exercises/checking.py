@@ -7,6 +7,7 @@ import inspect
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from types import CodeType
 from typing import Any
 
@@ -50,7 +51,7 @@ class Result:
 
 # --- running ------------------------------------------------------------------------------------------------------
 
-def _changed(before: tuple[Any, ...], after: tuple[Any, ...]) -> int | None:
+def changed_argument(before: tuple[Any, ...], after: tuple[Any, ...]) -> int | None:
     """The first argument whose value is another than before; only data is looked at."""
     for i, (one, other) in enumerate(zip(before, after)):
         if isinstance(one, (list, dict, set)) or hasattr(one, "shape"):
@@ -64,7 +65,7 @@ def _result(exercise: Exercise, arguments: tuple[Any, ...], done: Call) -> Resul
         return Result(is_late=True)
     if done.failure:
         return Result(error=done.failure.kind)
-    changed = None if exercise.changes_arguments else _changed(arguments, done.arguments)
+    changed = None if exercise.changes_arguments else changed_argument(arguments, done.arguments)
     value = done.value
     if exercise.observe:
         try:
@@ -126,13 +127,52 @@ def same_body(one: CodeType | None, other: CodeType | None) -> bool:
     return one is not None and other is not None and _steps(one) == _steps(other)
 
 
-def recognise(exercise: Exercise, cases: Sequence[tuple[Any, ...]], got: Sequence[Result]) -> Mistake | None:
+def recognise(exercise: Exercise, mistakes: Sequence[tuple[Mistake, Sequence[Result]]], got: Sequence[Result]) -> Mistake | None:
     """The known mistake with the same outputs in all cases."""
-    for mistake in exercise.mistakes:
-        same = [result for _, result in outputs(exercise, mistake.answer, cases)]
+    for mistake, same in mistakes:
         if len(same) == len(got) and all(compare(exercise, one, other) is None for one, other in zip(same, got)):
             return mistake
     return None
+
+
+class Trial:
+    """The inputs of an exercise by one seed, and what right and wrong answers give for them: computed once, when it is asked for."""
+
+    def __init__(self, exercise: Exercise, seed: int = 0) -> None:
+        self.exercise = exercise
+        self.cases = list(exercise.cases(Draw(seed)))
+
+    @cached_property
+    def right(self) -> list[tuple[Call, Result]]:
+        """What the reference gives."""
+        return outputs(self.exercise, self.exercise.reference, self.cases)
+
+    @cached_property
+    def mistakes(self) -> list[tuple[Mistake, list[Result]]]:
+        """What the known wrong answers give."""
+        return [(mistake, [result for _, result in outputs(self.exercise, mistake.answer, self.cases)]) for mistake in self.exercise.mistakes]
+
+    def verdict(self, calls: Sequence[tuple[Call, Result]], is_unchanged: bool = False) -> Outcome:
+        """What the calls of an answer come to."""
+        exercise, expected = self.exercise, [result for _, result in self.right]
+        results = [result for _, result in calls]
+        wrong = next((i for i, (one, other) in enumerate(zip(expected, results)) if compare(exercise, one, other) is not None), None)
+        if wrong is None and len(results) == len(expected):
+            return Outcome(CORRECT, len(self.cases), has_floats=any(contains_floats(one.value) for one in expected))
+        if wrong is None:
+            raise ValueError(f"{len(results)} results for {len(expected)} inputs")
+        done, result = calls[wrong]
+        outcome = Outcome(NOT_YET, len(self.cases), wrong, self.cases[wrong], expected[wrong].value, result.value,
+                          compare(exercise, expected[wrong], result), printed=done.printed, failure=done.failure, is_unchanged=is_unchanged,
+                          changed=result.changed != expected[wrong].changed)
+        if result.is_late:
+            return replace(outcome, status=LATE)
+        if all(one.value is None and not one.error for one in results) and expected[wrong].value is not None:
+            return replace(outcome, status=NOT_ATTEMPTED)
+        mistake = recognise(exercise, self.mistakes, results)
+        if result.error and not done.failure:  # `observe` could not read what came
+            return replace(outcome, got=done.value, difference=kind_difference(self.right[wrong][0].value, done.value), mistake=mistake)
+        return replace(outcome, status=RAISED if done.failure else NOT_YET, mistake=mistake)
 
 
 def judge(exercise: Exercise, function: Callable[..., Any], stub: str = "", seed: int = 0, seconds: float = SECONDS) -> Outcome:
@@ -140,23 +180,5 @@ def judge(exercise: Exercise, function: Callable[..., Any], stub: str = "", seed
     is_unchanged = same_body(getattr(function, "__code__", None), code_of(stub, exercise.name))
     if is_unchanged and exercise.origin is None:
         return Outcome(NOT_ATTEMPTED, is_unchanged=True)
-    cases = list(exercise.cases(Draw(seed)))
-    right = outputs(exercise, exercise.reference, cases)
-    expected = [result for _, result in right]
-    calls = outputs(exercise, function, cases, seconds)
-    results = [result for _, result in calls]
-    wrong = next((i for i, (one, other) in enumerate(zip(expected, results)) if compare(exercise, one, other) is not None), None)
-    if wrong is None:
-        return Outcome(CORRECT, len(cases), has_floats=any(contains_floats(one.value) for one in expected))
-    done, result = calls[wrong]
-    outcome = Outcome(NOT_YET, len(cases), wrong, cases[wrong], expected[wrong].value, result.value,
-                      compare(exercise, expected[wrong], result), printed=done.printed, failure=done.failure, is_unchanged=is_unchanged,
-                      changed=result.changed != expected[wrong].changed)
-    if result.is_late:
-        return replace(outcome, status=LATE)
-    if all(one.value is None and not one.error for one in results) and expected[wrong].value is not None:
-        return replace(outcome, status=NOT_ATTEMPTED)
-    mistake = recognise(exercise, cases, results)
-    if result.error and not done.failure:  # `observe` could not read what came
-        return replace(outcome, got=done.value, difference=kind_difference(right[wrong][0].value, done.value), mistake=mistake)
-    return replace(outcome, status=RAISED if done.failure else NOT_YET, mistake=mistake)
+    trial = Trial(exercise, seed)
+    return trial.verdict(outputs(exercise, function, trial.cases, seconds), is_unchanged)

@@ -1,0 +1,153 @@
+"""Results in nbgrader's own places: `gradebook.db`, and `autograded` with what its formgrader shows and a teacher marks by hand.
+
+An autograded notebook is made from the one that was handed out. A student's code and text are put into it as text, without outputs and
+without anything that a browser would run or fetch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from bertcourse.base import atomic
+from bertcourse.exercises.definition import Question
+from bertcourse.exercises.loading import Entry
+from bertcourse.grading import scoring
+from bertcourse.grading.assignment import Assignment
+from bertcourse.grading.pages import mark_message
+from bertcourse.grading.releasing import CELL, student_notebook, to_bytes
+from bertcourse.grading.reports import Record, points_of
+from bertcourse.grading.scoring import Mark
+from bertcourse.grading.submissions import Submission
+
+DATABASE = "gradebook.db"
+LONGEST = 20_000  # characters of a cell
+
+
+def is_installed() -> bool:
+    """Is nbgrader there?"""
+    return find_spec("nbgrader") is not None
+
+
+# --- notebooks ----------------------------------------------------------------------------------------------------
+
+def as_text(source: str) -> str:
+    """A student's Markdown as a block of text, whatever it holds."""
+    longest = max((len(run) for run in re.findall(r"`{3,}", source)), default=2)
+    fence = "`" * (longest + 1)
+    return f"{fence}text\n{source[:LONGEST]}\n{fence}"
+
+
+def source_of(submission: Submission, id: str, name: str) -> str:
+    """The student's code for an exercise: the cell that was handed out for it, else the last one that defines the function."""
+    own = dict(zip(submission.ids, submission.cells)).get(f"stub-{id.replace('.', '-')}", "")
+    defined = re.compile(rf"^\s*def {re.escape(name)}\b", re.MULTILINE)
+    if defined.search(own):
+        return own[:LONGEST]
+    return next((cell[:LONGEST] for cell in reversed(submission.cells) if defined.search(cell)), own[:LONGEST])
+
+
+def graded_notebook(submission: Submission, marks: Mapping[str, Mark], entries: Mapping[str, Entry], assignment: Assignment) -> dict[str, Any]:
+    """The notebook that a teacher looks at."""
+    sheet = next(sheet for sheet in assignment.sheets if sheet.page == submission.page)
+    notebook, answers, lang = student_notebook(sheet, assignment), dict(submission.answers), assignment.lang
+    for cell in notebook["cells"]:
+        found = CELL.fullmatch(cell["id"])
+        id = f"{found[2]}.{found[3]}" if found else ""
+        if id not in marks:
+            continue
+        if found[1] == "answer":
+            cell["source"] = as_text(answers.get(id, "")).splitlines(keepends=True)
+        elif found[1] == "stub" and hasattr(entries[id].task(), "name"):
+            cell["source"] = source_of(submission, id, entries[id].task().name).splitlines(keepends=True)
+        elif found[1] == "check" and not isinstance(entries[id].task(), Question):
+            data = {"text/html": mark_message(entries[id], marks[id]).html(lang), "text/plain": mark_message(entries[id], marks[id]).plain(lang)}
+            cell["outputs"] = [{"output_type": "display_data", "metadata": {}, "data": data}]
+    return notebook
+
+
+def write_notebook(course: Path, student: str, submission: Submission, marks: Sequence[Mark], assignment: Assignment) -> None:
+    """The notebook in `autograded`. Raises `OSError`."""
+    entries = {entry.id: entry for entry in assignment.entries(submission.page)}
+    place = course / "autograded" / student / submission.page / f"{submission.page}.ipynb"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    data = to_bytes(graded_notebook(submission, {mark.id: mark for mark in marks}, entries, assignment))
+    atomic.replace(place, data)
+
+
+# --- database -----------------------------------------------------------------------------------------------------
+
+def _naive(moment: datetime | None) -> datetime | None:
+    """UTC without a zone, as nbgrader keeps time."""
+    return moment and moment.astimezone(UTC).replace(tzinfo=None)
+
+
+def cell_name(entry: Entry) -> str:
+    """The cell that carries an exercise's points."""
+    return f"{'answer' if entry.facts.kind == 'Question' else 'check'}-{entry.id.replace('.', '-')}"
+
+
+def _add_page(gradebook: Any, page: str, assignment: Assignment) -> None:
+    """An assignment with its cells; points that have changed since are changed."""
+    gradebook.update_or_create_assignment(page, duedate=_naive(assignment.due))
+    gradebook.update_or_create_notebook(page, page, kernelspec=json.dumps({"name": "python3", "display_name": "python3", "language": "python"}))
+    for entry in assignment.entries(page):
+        question = entry.facts.kind == "Question"
+        gradebook.update_or_create_grade_cell(cell_name(entry), page, page, max_score=assignment.points[entry.id],
+                                              cell_type="markdown" if question else "code")
+        if question or entry.stub:
+            gradebook.update_or_create_solution_cell(cell_name(entry) if question else f"stub-{entry.id.replace('.', '-')}", page, page)
+
+
+def _add_marks(gradebook: Any, student: str, record: Record, assignment: Assignment) -> None:
+    """A student's points for a page; what a teacher has given stays."""
+    page, marks = record["page"], {mark["id"]: mark for mark in record["marks"]}
+    gradebook.update_or_create_student(student)
+    gradebook.update_or_create_submission(page, student, timestamp=_naive(datetime.fromisoformat(record["modified"])).isoformat())
+    for entry in assignment.entries(page):
+        grade = gradebook.find_grade(cell_name(entry), page, page, student)
+        status = marks[entry.id]["status"]
+        points = None if status == scoring.UNREADABLE and entry.facts.kind == "Question" else points_of(status, assignment.points[entry.id])
+        changed, grade.auto_score = grade.auto_score != points, points
+        if grade.manual_score is None or changed:
+            grade.needs_manual_grade = points is None or grade.manual_score is not None
+    gradebook.db.commit()
+
+
+@contextmanager
+def _alembic_on_path() -> Iterator[None]:
+    """nbgrader asks a program beside Python for the version of its tables, and expects it on PATH."""
+    before = os.environ.get("PATH", os.defpath)
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{before}"
+    try:
+        yield
+    finally:
+        os.environ["PATH"] = before
+
+
+def fill(course: Path, records: Sequence[Record], students: Mapping[str, str], assignment: Assignment) -> None:
+    """Write points into the gradebook of a course. Raises `OSError`.
+
+    students: the folder of each student, which is the name in the gradebook, too.
+    """
+    import sqlalchemy
+    from nbgrader.api import Gradebook
+    try:
+        with _alembic_on_path(), warnings.catch_warnings(), Gradebook(f"sqlite:///{course / DATABASE}", "bertcourse") as gradebook:
+            warnings.simplefilter("ignore", sqlalchemy.exc.SAWarning)  # of nbgrader's own use of its tables
+            for page in assignment.pages:
+                _add_page(gradebook, page, assignment)
+            for record in records:
+                if record["page"]:
+                    _add_marks(gradebook, students[record["student"]], record, assignment)
+    except sqlalchemy.exc.SQLAlchemyError as error:
+        raise OSError(None, f"{course / DATABASE}: {str(error).splitlines()[0]}") from None
