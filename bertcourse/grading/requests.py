@@ -12,7 +12,6 @@ from functools import cache
 from typing import Any
 
 from bertcourse.exercises.loading import KINDS, Entry
-from bertcourse.exercises.running import SECONDS
 from bertcourse.grading.sandbox import Limits
 
 OURS = ("bertcourse.exercises", "bertcourse.experiments")  # imports that inputs need not
@@ -85,5 +84,5 @@ def request_of(cells: Sequence[str], entries: Sequence[Entry], secret: bytes, li
     for entry in entries:
         inputs = inputs_of(entry.definition)
         exercises.append({"id": entry.id, "name": entry.task().name, "inputs": inputs.source, "cases": inputs.cases, "observe": inputs.observe,
-                          "seed": seed_of(secret, entry.id), "seconds": SECONDS, "stub": entry.stub})
+                          "seed": seed_of(secret, entry.id), "seconds": limits.answer_seconds, "stub": entry.stub})
     return json.dumps({"cells": list(cells), "exercises": exercises, "limits": limits.inside(), "cell_seconds": limits.cell_seconds}).encode()

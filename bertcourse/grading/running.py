@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import secrets
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -181,24 +182,25 @@ def released_cells(page: str, assignment: Assignment) -> frozenset[str]:
 
 def run_all(grading: Grading, submissions: Sequence[Submission], jobs: int) -> Iterator[tuple[Submission, Run]]:
     """Run submissions side by side, and give each as it is done; they are judged by whoever asks, one after the other."""
-    waiting, running = iter(submissions), {}
+    waiting, running, stop = iter(submissions), {}, threading.Event()
     with ThreadPoolExecutor(jobs) as pool:
         def start() -> None:
             for submission in waiting:
-                if submission.problem:
-                    request = None
-                else:
-                    request = grading.request(submission)
-                running[pool.submit(scoring.run_request, request, grading.limits, grading.options.trust_submissions)] = submission
+                request = None if submission.problem else grading.request(submission)
+                task = pool.submit(scoring.run_request, request, grading.limits, grading.options.trust_submissions, stop)
+                running[task] = submission
                 return
-        for _ in range(jobs):
-            start()
-        while running:
-            done: set[Future[Run]] = wait(running, return_when=FIRST_COMPLETED).done
-            for one in done:
-                submission = running.pop(one)
+        try:
+            for _ in range(jobs):
                 start()
-                yield submission, one.result()
+            while running:
+                done: set[Future[Run]] = wait(running, return_when=FIRST_COMPLETED).done
+                for one in done:
+                    submission = running.pop(one)
+                    start()
+                    yield submission, one.result()
+        finally:
+            stop.set()  # Ctrl-C: nothing that runs is waited for
 
 
 def finish(grading: Grading, records: Sequence[Record], reporter: Reporter) -> None:

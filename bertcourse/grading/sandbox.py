@@ -25,6 +25,7 @@ from typing import Any
 
 import bertcourse
 from bertcourse.base.errors import UserError
+from bertcourse.exercises.running import SECONDS
 
 NOBODY = 65534  # user and group without rights
 LIBRARIES = ("torch", "numpy", "IPython")  # whose places are shown inside
@@ -40,6 +41,7 @@ class Limits:
 
     seconds: float = 120.0  # wall clock, all in all
     cell_seconds: float = 10.0
+    answer_seconds: float = SECONDS  # all inputs of one exercise
     memory_mb: int = 2_000  # of all its processes together, and of each
     processes: int = 64
     file_mb: int = 50  # one file
@@ -181,14 +183,14 @@ def _memory(pid: int) -> int:
     return total
 
 
-def _lines(process: subprocess.Popen[bytes], limits: Limits) -> Iterator[bytes]:
+def _lines(process: subprocess.Popen[bytes], limits: Limits, stop: threading.Event) -> Iterator[bytes]:
     """What a process writes, line by line, within its limits. Raises `Stopped`."""
     end, size, rest = time.monotonic() + limits.seconds, 0, b""
     descriptor = process.stdout.fileno()
     with selectors.DefaultSelector() as selector:
         selector.register(descriptor, selectors.EVENT_READ)
         while True:
-            if time.monotonic() > end:
+            if stop.is_set() or time.monotonic() > end:
                 raise Stopped("time")
             ready = selector.select(min(POLL, max(0.0, end - time.monotonic())))
             if not ready:
@@ -221,10 +223,11 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.stdout.close()
 
 
-def run(request: bytes, limits: Limits, trust: bool = False) -> Iterator[bytes]:
+def run(request: bytes, limits: Limits, trust: bool = False, stop: threading.Event | None = None) -> Iterator[bytes]:
     """The lines that the process inside sends for a request, as they come. Raises `Stopped` and `OSError`.
 
     trust: without any walls, for one's own work: what runs may do whatever the account may.
+    stop: ends it at once when it is set.
     """
     root = str(Path(bertcourse.__file__).resolve().parent.parent)
     command = python(START.format(root=root))
@@ -236,7 +239,7 @@ def run(request: bytes, limits: Limits, trust: bool = False) -> Iterator[bytes]:
         feeder = threading.Thread(target=_feed, args=(process, request), daemon=True)
         feeder.start()
         try:
-            yield from _lines(process, limits)
+            yield from _lines(process, limits, stop or threading.Event())
         finally:
             _end(process)
             feeder.join(5)

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from threading import Event
 from typing import Any
 
 from bertcourse.base.bilingual import Text
@@ -173,9 +174,9 @@ def request_for(cells: Sequence[str], entries: Sequence[Entry], trials: Trials, 
     return request_of(cells, coded, trials.secret, limits) if coded else None
 
 
-def run_request(request: bytes | None, limits: Limits, trust: bool = False) -> Run:
+def run_request(request: bytes | None, limits: Limits, trust: bool = False, stop: Event | None = None) -> Run:
     """Run a submission; judges nothing, so that several may run at once. Raises `OSError`."""
-    return Run() if request is None else read_run(sandbox.run(request, limits, trust))
+    return Run() if request is None else read_run(sandbox.run(request, limits, trust, stop))
 
 
 def judge_run(cells: Sequence[str], entries: Sequence[Entry], run: Run, trials: Trials) -> list[Mark]:
