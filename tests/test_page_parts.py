@@ -87,3 +87,17 @@ def test_generated_pages_name_no_source(parts):
     notebook = {"cells": [{"cell_type": "raw", "id": "a", "metadata": {}, "source": ["---\n", "title: x\n", "---\n"]}]}
     parts.hide_source(notebook)
     assert "".join(notebook["cells"][0]["source"]) == "---\ntitle: x\nrepo-actions: false\n---\n"
+
+
+@pytest.mark.parametrize("text, expected", [
+    ("Before.\n\n**Predict:** is it\nlarger?\n\nAfter.", "Before.\n\n::: {.predict}\n**Predict:** is it\nlarger?\n:::\n\nAfter."),
+    ("**猜一猜**：更大吗？", "::: {.predict}\n**猜一猜**：更大吗？\n:::"),
+    ("Now try [the exercises](exercises/01_bert.ipynb).", "::: {.to-exercises}\nNow try [the exercises](exercises/01_bert.ipynb).\n:::"),
+    ("```\n**Predict:** no\n```", None),
+    ("What you **predict:** matters.", None),
+    ("A line\n**Predict:** inside a paragraph", None),  # Pandoc wants an empty line before a box
+    ("| [exercises](exercises/01_bert.ipynb) |", None),
+    ("- [exercises](exercises/01_bert.ipynb)", None),
+])  # fmt: skip
+def test_questions_and_ways_to_exercises_have_boxes(parts, text, expected):
+    assert parts.add_boxes(text) == (expected or text)

@@ -187,6 +187,13 @@ def test_every_chapter_can_be_downloaded_and_leads_to_its_exercises(site, proces
         assert ("exercises/" in info) == (f"exercises/{name}" in pages(processed[lang])), name
 
 
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_chapters_have_boxes_for_questions_and_exercises(processed, lang):
+    for name in ("01_bert.ipynb", "07_1_onnx.ipynb"):
+        text = "\n\n".join("".join(c["source"]) for c in pages(processed[lang])[name]["cells"] if c["cell_type"] == "markdown")
+        assert text.count("::: {.predict}\n") >= 4 and text.count("::: {.to-exercises}\n") == 1, name
+
+
 def test_addresses_have_no_number_that_is_not_the_sections(site, processed):
     for name, page in pages(processed["en"]).items():
         assert re.fullmatch(r"[a-z][a-z0-9-]*\.html", site.front_matter(page)["output-file"]), name
@@ -248,7 +255,7 @@ def test_no_request_leaves_the_page():
     config = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))["format"]["html"]
     assert config["html-math-method"] == "mathml"
     assert "$web-font-path: false;" in (reading.NBS / "theme.scss").read_text()
-    for name in ("styles.css", "theme.scss", "language-switch.html", "scrolling.html", "live.html"):
+    for name in ("styles.css", "theme.scss", "theme-light.scss", "theme-dark.scss", "language-switch.html", "scrolling.html", "live.html"):
         assert not re.search(r"https?://|@import|url\(", (reading.NBS / name).read_text(encoding="utf-8")), name
 
 

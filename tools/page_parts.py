@@ -1,4 +1,4 @@
-"""What a page of the site has besides its own cells: an address, anchors, links to the library, definitions of terms, its notebook to download."""
+"""What a page of the site has besides its own cells: an address, anchors, links to the library, definitions of terms, boxes, its notebook to download."""
 
 from __future__ import annotations
 
@@ -166,6 +166,21 @@ def mark_terms(text: str, lang: str, marked: set[str]) -> str:
     return outside(PLAIN, text, partial(pattern.sub, mark))
 
 
+# --- boxes ---------------------------------------------------------------------------------------------------------
+
+BOXES = {  # class in styles.css → the paragraphs that get one
+    "predict": re.compile(r"(?:\A|(?<=\n\n))\*\*(?:猜一猜|Predict)[：:]?\*\*.*?(?=\n[ \t]*\n|\Z)", re.DOTALL),
+    "to-exercises": re.compile(r"(?:\A|(?<=\n\n))[^\s|#>*+-][^\n]*\]\((?:\.\./)?exercises/\w+\.ipynb\)[^\n]*(?=\n[ \t]*\n|\s*\Z)"),
+}
+
+
+def add_boxes(text: str) -> str:
+    """Markdown with questions to predict, and where a page leads to its exercises, in boxes; lines stay as they are."""
+    for name, paragraph in BOXES.items():
+        text = outside(FENCE, text, partial(paragraph.sub, lambda found, name=name: f"::: {{.{name}}}\n{found[0].rstrip()}\n:::"))
+    return text
+
+
 # --- the notebook to download, exercises, cards --------------------------------------------------------------------
 
 INFO = {
@@ -234,7 +249,7 @@ def complete(folder: Path, downloads: Path, lang: str) -> None:
         if not name.startswith(("api/", "exercises/", "cards/")):
             edit_markdown(notebook["cells"], lambda text, up=up, linked=linked: api.link_prose(text, up, linked))
         if re.match(r"\d", name):
-            edit_markdown(notebook["cells"], lambda text, marked=marked: mark_terms(text, lang, marked))
+            edit_markdown(notebook["cells"], lambda text, marked=marked: add_boxes(mark_terms(text, lang, marked)))
         if links := info_links(name, names, given):
             insert_info(notebook, links, up, lang)
         if name.startswith(GENERATED):

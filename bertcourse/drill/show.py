@@ -30,7 +30,7 @@ WORDS = {
     "right": Text("答案", "Answer"),
     "why_not": Text("其他选项错在哪里", "Why the others are wrong"),
 }
-MARKS = {"weak": ("✗", "#D55E00"), "good": ("✓", "#0072B2"), "outstanding": ("★", "#009E73")}
+MARKS = {"weak": ("✗", "#D55E00"), "good": ("✓", "#009E73"), "outstanding": ("★", "#009E73")}
 LETTERS = "ABCDEFGH"
 _BOX = "border:1px solid rgba(127,127,127,.45);border-radius:6px;padding:.7em 1em;margin:.6em 0;line-height:1.6"
 _HEAD = "font-weight:600;margin:.9em 0 .3em"
@@ -233,7 +233,7 @@ def card_html(card: Card, lang: str, bank: Bank) -> str:
     """One card, its answer folded."""
     picture = picture_html(card.picture, data_address(picture_path(card.picture, bank)) if card.picture else "", lang)
     front = f"{to_html(card.prompt[lang])}{picture}{options_html(card, lang)}"
-    return (f'<div style="border-bottom:1px solid rgba(127,127,127,.3);padding:.5em 0">{front}'
+    return (f'<div class="flashcard" style="border-bottom:1px solid rgba(127,127,127,.3);padding:.5em 0">{front}'
             f'{_folded(WORDS["right"][lang], back_html(card, lang))}</div>')
 
 

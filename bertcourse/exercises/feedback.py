@@ -18,7 +18,7 @@ from bertcourse.exercises.definition import Exercise, Experiment, Question, Task
 from bertcourse.exercises.loading import Entry
 from bertcourse.exercises.running import SECONDS
 
-GREEN, ORANGE, GREY, BLUE = "#009E73", "#D55E00", "#7F7F7F", "#0072B2"
+GREEN, VERMILION, GREY, BLUE, ORANGE = "#009E73", "#D55E00", "#7F7F7F", "#0072B2", "#E69F00"  # right, not yet, open, to read, in part: nbs/styles.css
 _BODY = "margin:.4em 0 0 0"
 _CODE = "margin:.3em 0;white-space:pre-wrap;overflow-x:auto;background:rgba(127,127,127,.12);padding:.4em .6em;border-radius:4px"
 
@@ -103,7 +103,7 @@ def _raised(exercise: Exercise, title: Text, outcome: Outcome) -> Message:
     failure = outcome.failure
     where = f"{failure.code}\n" if failure.code else ""
     place = Text(f"第 {failure.line} 行出错", f"The error is in line {failure.line}") if failure.line else Text("错误", "The error")
-    return Message("✗", ORANGE, _labelled(_name(exercise, title), Text("运行出错", "an error was raised")), _mistake(outcome),
+    return Message("✗", VERMILION, _labelled(_name(exercise, title), Text("运行出错", "an error was raised")), _mistake(outcome),
                    [(place, f"{where}{failure}"), *_of_case(exercise, outcome)])
 
 
@@ -115,7 +115,7 @@ def _mistake(outcome: Outcome) -> list[Text]:
 def _late(exercise: Exercise, title: Text, outcome: Outcome) -> Message:
     what = Text(f"函数 `{exercise.name}` 运行超过 {SECONDS:g} 秒，已被中止。检查循环的结束条件。",
                 f"The function `{exercise.name}` ran for more than {SECONDS:g} s and was stopped. Check how its loops end.")
-    return Message("✗", ORANGE, _labelled(_name(exercise, title), Text("超时", "too slow")), [what], _of_case(exercise, outcome))
+    return Message("✗", VERMILION, _labelled(_name(exercise, title), Text("超时", "too slow")), [what], _of_case(exercise, outcome))
 
 
 def _not_yet(exercise: Exercise, title: Text, outcome: Outcome) -> Message:
@@ -126,7 +126,7 @@ def _not_yet(exercise: Exercise, title: Text, outcome: Outcome) -> Message:
     values = _of_case(exercise, outcome)
     if not outcome.changed:
         values += [(Text("得到", "It gave"), show(outcome.got)), (Text("应为", "It should give"), show(outcome.expected))]
-    return Message("✗", ORANGE, _labelled(_name(exercise, title), Text("还不对", "not yet")), paragraphs, values)
+    return Message("✗", VERMILION, _labelled(_name(exercise, title), Text("还不对", "not yet")), paragraphs, values)
 
 
 def outcome_message(exercise: Exercise, title: Text, outcome: Outcome) -> Message:
@@ -177,7 +177,7 @@ def marked_message(question: Question, title: Text, points: int) -> Message:
     n = len(question.points)
     if points == n:
         return Message("✓", GREEN, _labelled(_name(question, title), Text(f"{n} 点全部说到", f"all {n} points made")))
-    return Message("◐", BLUE, _labelled(_name(question, title), Text(f"说到 {points} / {n} 点", f"{points} of {n} points made")),
+    return Message("◐", ORANGE, _labelled(_name(question, title), Text(f"说到 {points} / {n} 点", f"{points} of {n} points made")),
                    [Text("补上缺少的几点，过几天再答一次。", "Add the missing ones to your answer, and answer it again in a few days.")])
 
 
@@ -197,7 +197,7 @@ def experiment_message(task: Experiment, title: Text, prediction: str, measured:
         "你的结果落在区间外：区间说的是平均值，一次运行可以离它更远。", "Your result lies outside: the interval is one of the mean, and a single run may be further away.")
     status = Text("预测与记录一致", "your prediction agrees with the records") if is_right else Text(
         "预测与记录不一致", "your prediction does not agree with the records")
-    return Message("✓", GREEN if is_right else BLUE, _labelled(_name(task, title), status), [first, second, third, task.explanation])
+    return Message("✓" if is_right else "◐", GREEN if is_right else ORANGE, _labelled(_name(task, title), status), [first, second, third, task.explanation])
 
 
 # --- hints and solutions ------------------------------------------------------------------------------------------
