@@ -14,12 +14,12 @@ from bertcourse.drill.show import Shown
 from bertcourse.exercises import chart, feedback, state
 from bertcourse.exercises.checking import CORRECT, NOT_ATTEMPTED, code_of, judge, same_body
 from bertcourse.exercises.definition import Exercise, Experiment, Question
-from bertcourse.exercises.feedback import BLUE, ORANGE, Message
+from bertcourse.exercises.feedback import BLUE, VERMILION, Message
 from bertcourse.exercises.loading import Entry, find_entry
 
 
 def _error_message(error: UserError) -> Message:
-    return Message("!", ORANGE, Text(error.zh, error.en))
+    return Message("!", VERMILION, Text(error.zh, error.en))
 
 
 def _with_note(message: Message, save: Callable[[], Any]) -> Shown:

@@ -9,7 +9,7 @@ from bertcourse.base.bilingual import Text
 from bertcourse.base.display import printable
 from bertcourse.exercises import checking, feedback
 from bertcourse.exercises.definition import Exercise
-from bertcourse.exercises.feedback import BLUE, GREEN, GREY, ORANGE, Message
+from bertcourse.exercises.feedback import BLUE, GREEN, GREY, VERMILION, Message
 from bertcourse.exercises.loading import Entry
 from bertcourse.grading import scoring
 from bertcourse.grading.scoring import Mark, Run
@@ -40,7 +40,7 @@ def mark_message(entry: Entry, mark: Mark) -> Message:
                      for lang in ("zh", "en")))
     end = {"zh": "。", "en": "."}
     note = [Text(*(mark.note[lang][:1].upper() + mark.note[lang][1:] + end[lang] for lang in ("zh", "en")))] if mark.note else []
-    colour = COLOURS.get(mark.status, ORANGE)
+    colour = COLOURS.get(mark.status, VERMILION)
     return Message("✓" if colour == GREEN else "○" if colour in (BLUE, GREY) else "✗", colour, heading, note)
 
 
