@@ -69,3 +69,19 @@ def test_sections_are_found_by_other_names(rendered, tmp_path, lang, text, found
     rendered.add_synonyms(path, lang)
     more = json.loads(path.read_text(encoding="utf-8"))[0]["text"].removeprefix(text)
     assert all(word in more for word in found) and not any(word in more for word in absent)
+
+
+def test_a_term_leads_to_the_section_about_it(rendered, tmp_path):
+    path = tmp_path / "search.json"
+    sections = [("api/x.html", "perplexity", "perplexity"), ("a.html#one", "One", "perplexity, perplexity & perplexity"),
+                ("b.html#two", "The perplexity of a model", "a word"), ("b.html#three", "Three", "another")]  # fmt: skip
+    entries = [{"objectID": href, "href": href, "title": "t", "section": section, "text": text} for href, section, text in sections]
+    path.write_text(json.dumps(entries), encoding="utf-8")
+    assert rendered.add_terms(path, "en", {"a.html", "b.html"}) == 1
+    first, *others = json.loads(path.read_text(encoding="utf-8"))
+    assert others == entries and first["href"] == "b.html#two" and first["section"].startswith("perplexity") and len(first["text"]) > 20
+    assert rendered.add_terms(path, "en", {"c.html"}) == 0
+
+
+def test_every_chapter_may_be_led_to(rendered):
+    assert {"bert.html", "tinybert.html", "serving.html"} < rendered.CHAPTERS and len(rendered.CHAPTERS) == 10

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from pathlib import Path
+from typing import Any
+
+from page_parts import page_address
 
 from bertcourse.base.text import HAN
 from bertcourse.languages import LANGUAGES, Term, glossary
 
+SITE = "https://bertcourse.github.io/bertcourse"
+CHAPTERS = {page_address(path.name) for path in (Path(__file__).resolve().parents[1] / "nbs").glob("0[1-7]_*.ipynb")}
 CODES = {"zh": "zh-Hans", "en": "en"}  # as hreflang has them
 
 
@@ -60,7 +66,7 @@ def write_not_found(out: Path, site: str) -> None:
 <meta name="color-scheme" content="light dark">
 <meta name="robots" content="noindex">
 <title>没有这一页 | No such page</title>
-<style>body {{ font: 1.2rem/1.8 system-ui, sans-serif; max-width: 36rem; margin: 15vh auto; padding: 0 1em }}</style>
+<style>html {{ background: Canvas; color: CanvasText }} body {{ font: 1.2rem/1.8 system-ui, sans-serif; max-width: 36rem; margin: 15vh auto; padding: 0 1em }}</style>
 <main>
 <h1>404</h1>
 <p lang="zh">这里没有页面。请从<a href="{site}/zh/index.html">目录</a>开始，或者用那里的搜索。</p>
@@ -101,6 +107,34 @@ def add_synonyms(path: Path, lang: str) -> int:
     return changed
 
 
+def add_terms(path: Path, lang: str, chapters: set[str]) -> int:
+    """Let each term of the glossary be found with its definition: an entry in the index that leads to the section about it.
+
+    That is a chapter's section with the term in its heading, or else the one that mentions it most. Returns the number of
+    entries. Without them a term leads to short pages first, since the search ranks a match in a short text higher.
+    """
+    sections = json.loads(path.read_text(encoding="utf-8"))
+    prose = [section for section in sections if section["href"].partition("#")[0] in chapters]
+    entries = [entry for term in glossary() if (entry := term_entry(term, prose, lang))]
+    path.write_text(json.dumps([*entries, *sections], ensure_ascii=False), encoding="utf-8")
+    return len(entries)
+
+
+def term_entry(term: Term, prose: list[dict[str, Any]], lang: str) -> dict[str, Any] | None:
+    """The entry of a term; None where no section mentions it."""
+    name, others = synonyms(term, lang)
+
+    def mentions(section: dict[str, Any]) -> tuple[bool, int]:
+        return any(has_word(section["section"], word) for word in (name, *others)), section["text"].lower().count(name.lower())
+
+    best = max(prose, key=mentions, default=None)
+    if best is None or mentions(best) == (False, 0):
+        return None
+    shown = f"{name} ({', '.join(others)})" if others else name
+    definition = term.definition_zh if lang == "zh" else term.definition_en
+    return best | {"objectID": f"{best['objectID']}?{term.en}", "section": shown, "text": html.escape(definition)}
+
+
 def finish(out: Path, site: str) -> None:
     """All of it, for the languages that are there."""
     add_alternates(out, site)
@@ -109,3 +143,4 @@ def finish(out: Path, site: str) -> None:
     for lang in LANGUAGES:
         if (out / lang / "search.json").is_file():
             add_synonyms(out / lang / "search.json", lang)
+            add_terms(out / lang / "search.json", lang, CHAPTERS)
