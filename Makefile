@@ -25,7 +25,7 @@ STAMP := $(VENV)/.installed-$(KEY)
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 \
   PYDEVD_DISABLE_FILE_VALIDATION=1
 
-.PHONY: help venv lab edit check test test-slow soak export outputs timings site experiment experiments-again pretrain wheel clean
+.PHONY: help venv lab edit check test test-slow soak export outputs timings site site-checks experiment experiments-again pretrain wheel clean
 
 help:  ## list the targets
 	@echo "make TARGET: the environment in $(VENV) is made when it is first needed"
@@ -97,8 +97,11 @@ outputs: venv  ## run notebooks and store their outputs (NB="nbs/01_bert.ipynb";
 timings: venv  ## measure each notebook's seconds and memory into timings.json (NB=…)
 	@$(PY) tools/notebooks.py timings $(NB)
 
-site: venv  ## build the site into _docs/ (the last step needs Quarto)
+site: venv  ## build the site into _docs/, and check it (rendering needs Quarto, some checks a browser)
 	@$(PY) tools/site.py build $(ARGS)
+
+site-checks: venv  ## check the site in _docs/: links, weight, errors, overflow, accessibility, languages, search
+	@$(PY) tools/site_checks.py $(ARGS)
 
 experiment: venv  ## run a recorded experiment anew (ID=…)
 	@[ -n "$(ID)" ] || $(call FAIL,name the experiment: make experiment ID=the-name-of-a-file-in-experiments)

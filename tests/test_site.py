@@ -171,6 +171,7 @@ def test_headings_have_the_same_anchors_in_both_languages(site, processed):
             text = site.FENCE.sub("", "\n\n".join("".join(c["source"]) for c in page["cells"] if c["cell_type"] == "markdown"))
             anchors = explicit.findall(text)
             assert len(anchors) == len(re.findall(r"^#{2,6} ", text, re.MULTILINE)) == len({*anchors}), name
+            assert not re.search(r"^#{2,6} .*\{#.*\{#", text, re.MULTILINE), f"{name}: Pandoc would print one of two anchors"
             found.append(anchors)
         assert found[0] == found[1], name
         total += len(found[0])
@@ -502,13 +503,17 @@ def test_build_without_quarto(site, small, tmp_path, monkeypatch, capsys):
 
 def test_build_writes_the_door(site, small, tmp_path, monkeypatch, quarto):
     quarto()
-    monkeypatch.setattr(site, "process", lambda lang, folder: shutil.copytree(small, folder))
+    monkeypatch.setattr(site, "process", lambda lang, folder: shutil.copytree(small, folder, dirs_exist_ok=True))
     monkeypatch.setattr(site, "faults", lambda folder, lang: [])
-    monkeypatch.setattr(site, "build_live", lambda proc: (proc / "live").mkdir() or (proc / "live/live.js").write_text("x") == 1)
+    monkeypatch.setattr(site, "build_live", lambda proc: (proc / "live").mkdir(exist_ok=True) or (proc / "live/live.js").write_text("x") == 1)
     for lang in LANGUAGES:
         (tmp_path / "p/notebooks" / lang).mkdir(parents=True)
         (tmp_path / "p/notebooks" / lang / "index.ipynb").write_text("{}")
-    assert site.main(["build", "--out", str(tmp_path / "docs"), "--proc", str(tmp_path / "p")]) == 0
+    monkeypatch.setattr(site.site_checks, "run", lambda out, strict: checked.append((out, strict)) or 1)
+    checked = []
+    arguments = ["build", "--out", str(tmp_path / "docs"), "--proc", str(tmp_path / "p")]
+    assert site.main(arguments) == 1 and checked == [(tmp_path / "docs", False)]
+    assert site.main([*arguments, "--no-checks"]) == 0 and len(checked) == 1
     assert (tmp_path / "docs/live/live.js").exists() and (tmp_path / "docs/zh/notebooks/index.ipynb").exists()
     door = (tmp_path / "docs/index.html").read_text(encoding="utf-8")
     assert 'href="zh/index.html"' in door and 'href="en/index.html"' in door
@@ -525,7 +530,7 @@ def test_build_without_npm_is_said(site, small, tmp_path, monkeypatch, capsys, q
     arguments = ["build", "--lang", "zh", "--out", str(tmp_path / "docs"), "--proc"]
     assert site.main([*arguments, str(tmp_path / "p"), "--strict"]) == 1
     assert "npm is not installed: the pages show the model's stored pictures" in capsys.readouterr().out
-    assert site.main([*arguments, str(tmp_path / "q")]) == 0 and not (tmp_path / "docs/live").exists()
+    assert site.main([*arguments, str(tmp_path / "q"), "--no-checks"]) == 0 and not (tmp_path / "docs/live").exists()
 
 
 def test_build_stops_at_a_fault(site, small, tmp_path, monkeypatch, capsys):

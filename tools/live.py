@@ -14,28 +14,22 @@ import gzip
 import hashlib
 import json
 import shutil
-import subprocess
 import sys
 import tempfile
 import tomllib
 from pathlib import Path
 
 import torch
+from npm_packages import PACKAGES, Fault, install
 from transformers import BertForPreTraining
 from transformers import logging as transformers_logging
 
 from bertcourse.assets import asset
 from bertcourse.deployment import export, quantize
 
-ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ROOT / "tools" / "live"
 RUNTIME, TOKENIZERS = "onnxruntime-web", "@huggingface/tokenizers"
 SCRIPTS = (f"{RUNTIME}/dist/ort.wasm.bundle.min.mjs", f"{TOKENIZERS}/dist/tokenizers.min.mjs")
 WASM = f"{RUNTIME}/dist/ort-wasm-simd-threaded.wasm"
-
-
-class Fault(Exception):
-    """Something the user can mend; its text is the whole message."""
 
 
 class InsideBert(BertForPreTraining):
@@ -62,19 +56,6 @@ def export_models(folder: Path) -> dict[str, Path]:
     model = InsideBert.from_pretrained(asset("tiny-bert"), attn_implementation="eager").eval()
     exact = export(model, folder / "fp32.onnx", max_length=128, names=("input_ids", "token_type_ids"))
     return {"fp32": exact, "int8": quantize(exact, folder / "int8.onnx")}
-
-
-def install(folder: Path) -> Path:
-    """The JavaScript packages, by npm; returns the folder that holds them."""
-    npm = shutil.which("npm")
-    if npm is None:
-        raise Fault("npm is not installed (it comes with Node.js)")
-    for name in ("package.json", "package-lock.json"):
-        shutil.copy(PACKAGES / name, folder)
-    done = subprocess.run([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise Fault(f"npm could not install {RUNTIME} and {TOKENIZERS}:\n{done.stderr.strip()[-1000:]}")
-    return folder / "node_modules"
 
 
 def write_packed(source: Path, target: Path) -> dict[str, object]:

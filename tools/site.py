@@ -1,12 +1,13 @@
 """Build the course's site, once per language.
 
-    python tools/site.py [build] [--lang zh|en|both] [--out _docs] [--proc _proc] [--strict]
+    python tools/site.py [build] [--lang zh|en|both] [--out _docs] [--proc _proc] [--strict] [--no-checks]
     python tools/site.py settings   write nbs/nbdev.yml anew from settings.ini
 
 For each language: nbdev processes the notebooks into `_proc/<lang>`, `_quarto.yml` is written there in that language,
 the result is checked, and Quarto renders it into `_docs/<lang>`; without Quarto, all but the rendering is done.
 `tools/live.py` builds `_docs/live`, with which the reader's browser runs the model; without npm the pages show stored pictures.
-Exit code 0; 1 where something is wrong (with --strict also where Quarto is missing); 2 for bad input.
+`tools/site_checks.py` checks what was rendered, unless --no-checks.
+Exit code 0; 1 where something is wrong (with --strict also where Quarto is missing or checks were left out); 2 for bad input.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import api
 import benchmark_pages
 import page_parts
 import rendered
+import site_checks
 import yaml
 from page_parts import FENCE
 
@@ -36,7 +38,7 @@ from bertcourse.exercises.pages import SOLUTIONS, site_pages
 from bertcourse.languages import LANGUAGES
 
 ROOT = Path(__file__).resolve().parents[1]
-SITE = "https://bertcourse.github.io/bertcourse"
+SITE = rendered.SITE
 CJK = re.compile("[\u3400-\u9fff]")
 SKIPPED = shutil.ignore_patterns(".*", "__pycache__", "*.pyc")
 
@@ -427,8 +429,8 @@ def build_live(proc: Path) -> bool:
     return True
 
 
-def build(langs: list[str], out: Path, proc: Path, strict: bool) -> int:
-    """Process, check and, where Quarto is installed, render; the exit code."""
+def build(langs: list[str], out: Path, proc: Path, strict: bool, checks: bool) -> int:
+    """Process, check and, where Quarto is installed, render and check what was rendered; the exit code."""
     found = []
     for lang in langs:
         process(lang, proc / lang)
@@ -454,7 +456,7 @@ def build(langs: list[str], out: Path, proc: Path, strict: bool) -> int:
     rendered.finish(out, SITE)
     (out / "index.html").write_text(START, encoding="utf-8")
     (out / ".nojekyll").write_text("", encoding="utf-8")  # GitHub Pages would drop folders that start with _
-    return 0
+    return site_checks.run(out, strict=strict) if checks else 0
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -466,7 +468,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--proc", type=Path, default=ROOT / "_proc", help="where processed notebooks go (default: _proc)"
     )
-    parser.add_argument("--strict", action="store_true", help="fail where Quarto is not installed")
+    parser.add_argument("--strict", action="store_true", help="fail where Quarto is not installed, or checks are left out")
+    parser.add_argument("--no-checks", dest="checks", action="store_false", help="do not check the rendered site")
     args = parser.parse_args(argv)
     if args.command == "settings":
         call = [sys.executable, "-c", "from nbdev.quarto import refresh_quarto_yml; refresh_quarto_yml()"]
@@ -477,6 +480,7 @@ def main(argv: list[str] | None = None) -> int:
             args.out.resolve(),
             args.proc.resolve(),
             args.strict,
+            args.checks,
         )
     except Fault as fault:
         print(fault, file=sys.stderr)
