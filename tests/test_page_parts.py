@@ -70,11 +70,14 @@ def test_no_backtick_is_read_aloud(parts):
 
 def test_what_is_below_a_title(parts):
     names = {"01_bert.ipynb", "exercises/01_bert.ipynb", "exercises/01_bert_solutions.ipynb", "cards/chapter_1.ipynb"}
-    assert parts.info_links("01_bert.ipynb", names, {"01_bert.ipynb"}) == [
+    found = parts.info_links("01_bert.ipynb", names, {"01_bert.ipynb"}, "zh")
+    assert [what for _, what in found] == ["notebook", "colab", "binder", "exercises", "cards"]
+    assert found[1][0].endswith("/blob/notebooks/zh/01_bert.ipynb") and found[2][0].endswith("notebooks?labpath=zh%2F01_bert.ipynb")
+    assert [one for one in found if one[1] not in ("colab", "binder")] == [
         ("notebooks/01_bert.ipynb", "notebook"), ("exercises/01_bert.ipynb", "exercises"), ("cards/chapter_1.ipynb", "cards")]  # fmt: skip
     for name in ("exercises/01_bert.ipynb", "exercises/01_bert_solutions.ipynb"):
-        assert parts.info_links(name, names, set()) == [("01_bert.ipynb", "chapter")]
-    assert parts.info_links("helpers/plots.ipynb", names, set()) == []
+        assert parts.info_links(name, names, set(), "en") == [("01_bert.ipynb", "chapter")]
+    assert parts.info_links("helpers/plots.ipynb", names, set(), "en") == []
 
 
 def test_cells_and_headings_have_different_ids(parts):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import api
+import hosted
 
 from bertcourse.app.workspace import handouts
 from bertcourse.base.text import HAN
@@ -184,14 +185,14 @@ def add_boxes(text: str) -> str:
 # --- the notebook to download, exercises, cards --------------------------------------------------------------------
 
 INFO = {
-    "zh": {"notebook": "下载这个笔记本", "exercises": "练习", "cards": "记忆卡", "chapter": "这一章"},
-    "en": {"notebook": "Download this notebook", "exercises": "Exercises", "cards": "Cards", "chapter": "The chapter"},
+    "zh": {"notebook": "下载这个笔记本", "colab": "在 Colab 中打开", "binder": "在 Binder 中打开", "exercises": "练习", "cards": "记忆卡", "chapter": "这一章"},
+    "en": {"notebook": "Download this notebook", "colab": "Open in Colab", "binder": "Open in Binder", "exercises": "Exercises", "cards": "Cards", "chapter": "The chapter"},
 }
 
 
-def info_links(name: str, names: set[str], given: set[str]) -> list[tuple[str, str]]:
-    """Where the line below a page's title leads: (target from the site's root, what it is)."""
-    links = [(f"notebooks/{name}", "notebook")] if name in given else []
+def info_links(name: str, names: set[str], given: set[str], lang: str) -> list[tuple[str, str]]:
+    """Where the line below a page's title leads: (address, or target from the site's root, what it is)."""
+    links = [(f"notebooks/{name}", "notebook"), *((address, what) for what, address in hosted.addresses(name, lang).items())] if name in given else []
     if f"exercises/{name}" in names:
         links.append((f"exercises/{name}", "exercises"))
     if (chapter := re.match(r"0(\d)_", name)) and f"cards/chapter_{chapter[1]}.ipynb" in names:
@@ -203,7 +204,7 @@ def info_links(name: str, names: set[str], given: set[str]) -> list[tuple[str, s
 def insert_info(notebook: dict[str, Any], links: list[tuple[str, str]], up: str, lang: str) -> None:
     """Put a line of links behind the front matter. Quarto must leave notebooks to download as they are, which are no pages."""
     more = {"notebook": " download data-noresolveinput"}
-    made = [f'<a href="{up}{target}"{more.get(what, "")}>{INFO[lang][what]}</a>' for target, what in links]
+    made = [f'<a href="{"" if target.startswith("https:") else up}{target}"{more.get(what, "")}>{INFO[lang][what]}</a>' for target, what in links]
     text = f'```{{=html}}\n<p class="page-info">{" · ".join(made)}</p>\n```'
     notebook["cells"].insert(1, {"cell_type": "markdown", "id": "page-info", "metadata": {}, "source": text.splitlines(keepends=True)})
 
@@ -216,7 +217,7 @@ def write_downloads(folder: Path, lang: str) -> set[str]:
     given = {name: handout.data for name, handout in handouts(lang).items() if name.endswith(".ipynb")}
     for name, data in given.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
+        write_page(folder / name, hosted.with_install_cell(json.loads(data), lang))
     return set(given)
 
 
@@ -250,7 +251,7 @@ def complete(folder: Path, downloads: Path, lang: str) -> None:
             edit_markdown(notebook["cells"], lambda text, up=up, linked=linked: api.link_prose(text, up, linked))
         if re.match(r"\d", name):
             edit_markdown(notebook["cells"], lambda text, marked=marked: add_boxes(mark_terms(text, lang, marked)))
-        if links := info_links(name, names, given):
+        if links := info_links(name, names, given, lang):
             insert_info(notebook, links, up, lang)
         if name.startswith(GENERATED):
             hide_source(notebook)
