@@ -26,8 +26,8 @@ KEPT = re.compile(r"PATH|LANG|LC_.*|TMPDIR|BERTCOURSE_DATA|OMP_.*|SYSTEMROOT", r
 
 
 # They use both cores themselves, or have limits of time: they run after the others, one at a time.
-ALONE = ("test_benchmark_runs", "test_jupyterlab", "test_serving_benchmark", "test_serving_load", "test_serving_page", "test_two_processes")
-SPREAD = ("test_corpus_statistics", "test_experiments")  # without fixtures that all tests of a module share
+ALONE = ("test_serving_benchmark", "test_serving_load", "test_serving_page", "test_two_processes")
+SPREAD = ("test_corpus_statistics", "test_experiments", "test_grading_sandbox")  # without fixtures that all tests of a module share
 
 
 def scope_of(test: str) -> str:

@@ -46,6 +46,14 @@ def trials():
     return Trials(b"SECRET-OF-THE-TEACHER")
 
 
+def left_behind():
+    """Processes of the sandbox that this process or nobody is the parent of."""
+    own = {os.getpid(), *(one.pid for one in psutil.Process().children(recursive=True))}
+    for one in psutil.process_iter(["cmdline", "ppid", "status"]):
+        if OURS in " ".join(one.info["cmdline"] or []) and (one.info["ppid"] == 1 or one.pid in own) and one.info["status"] != psutil.STATUS_ZOMBIE:
+            yield one
+
+
 @pytest.fixture(autouse=True)
 def untouched():
     """No file is left in places that an attack aims at, and no process."""
@@ -57,7 +65,7 @@ def untouched():
     assert not [name for name in new if any(word in name for word in ("attack", "evil", "flood", "scores.csv", "gradebook", "customize"))]
     assert Path("/proc/sys/kernel/core_pattern").read_text() == settings
     deadline = time.monotonic() + 5
-    while left := [one for one in psutil.process_iter(["cmdline"]) if OURS in " ".join(one.info["cmdline"] or [])]:
+    while left := list(left_behind()):
         assert time.monotonic() < deadline, left
         time.sleep(0.1)
 
