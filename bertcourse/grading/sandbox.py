@@ -30,6 +30,7 @@ from bertcourse.exercises.running import SECONDS
 NOBODY = 65534  # user and group without rights
 LIBRARIES = ("torch", "numpy", "IPython")  # whose places are shown inside
 START = "import sys; sys.path.insert(0, {root!r}); from bertcourse.grading.inside import main; main()"
+TRIAL = "import sys; sys.path.insert(0, {root!r}); import bertcourse.grading.inside, numpy, torch; print('inside')"  # what every submission needs
 POLL = 0.2  # seconds between two looks at the memory
 ENVIRONMENT = {"HOME": "/tmp", "USER": "student", "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
                "ORT_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -107,20 +108,20 @@ def walls(limits: Limits) -> list[str]:
             options += ["--symlink", os.readlink(place), str(place)]
         elif place.is_dir():
             options += ["--ro-bind", str(place), str(place)]
-    options += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
+    options += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache", "--size", str(limits.scratch_mb * 10**6), "--tmpfs", "/tmp"]
     for folder in shown_folders():
         options += ["--ro-bind", str(folder), str(folder)]
     for folder in hidden_folders():
         options += ["--tmpfs", str(folder), "--remount-ro", str(folder)]
-    options += ["--size", "1000000", "--tmpfs", "/dev/shm", "--remount-ro", "/dev", "--size", str(limits.scratch_mb * 10**6), "--tmpfs", "/tmp"]
+    options += ["--size", "1000000", "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
     for name, value in ENVIRONMENT.items():
         options += ["--setenv", name, value]
     return [*options, "--remount-ro", "/", "--chdir", "/tmp"]
 
 
 def python(code: str) -> list[str]:
-    """The interpreter, without what the account or the environment would add to it."""
-    return [sys.executable, "-I", "-B", "-c", code]
+    """The interpreter, without what the account or the environment would add to it; `{root}` in the code is where this package lies."""
+    return [sys.executable, "-I", "-B", "-c", code.format(root=str(Path(bertcourse.__file__).resolve().parent.parent))]
 
 
 def sandboxed(command: Sequence[str], limits: Limits) -> list[str]:
@@ -153,11 +154,14 @@ def check_sandbox() -> None:
     if os.geteuid() == 0 and shutil.which("setpriv") is None:
         raise _refused("grade as an ordinary user, or install util-linux (setpriv)", "请用普通用户批改，或安装 util-linux（setpriv）")
     try:
-        tried = subprocess.run(sandboxed(python("print('inside')"), Limits()), capture_output=True, timeout=60, env={"PATH": os.environ.get("PATH", "")})
+        tried = subprocess.run(sandboxed(python(TRIAL), Limits()), capture_output=True, timeout=60, env={"PATH": os.environ.get("PATH", "")})
     except (OSError, subprocess.TimeoutExpired) as error:
         raise _refused(f"bubblewrap does not run here ({error})", f"bubblewrap 在这里不能运行（{error}）") from None
     if tried.returncode or tried.stdout.strip() != b"inside":
         said = (tried.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
+        if not said.startswith(("bwrap", "setpriv", "no message")):
+            raise _refused(f"Python or bertcourse does not start in it ({said}), which mostly means that they lie where it cannot show them; install "
+                           "them in another folder", f"Python 或 bertcourse 在沙箱里启动不了（{said}），多半是装在沙箱看不到的位置；请装到别的文件夹")
         raise _refused(f"bubblewrap cannot build one here ({said}), which mostly means that user namespaces are switched off; an "
                        "administrator allows them with `sysctl kernel.unprivileged_userns_clone=1`, on Ubuntu from 24.04 on with an AppArmor "
                        "profile for bwrap, in a container by starting it with them",
@@ -229,8 +233,7 @@ def run(request: bytes, limits: Limits, trust: bool = False, stop: threading.Eve
     trust: without any walls, for one's own work: what runs may do whatever the account may.
     stop: ends it at once when it is set.
     """
-    root = str(Path(bertcourse.__file__).resolve().parent.parent)
-    command = python(START.format(root=root))
+    command = python(START)
     with tempfile.TemporaryDirectory(prefix="bertcourse-grade-") as folder:
         place: dict[str, Any] = {"cwd": folder, "env": ENVIRONMENT | {"HOME": folder, "TMPDIR": folder}} if trust else {"cwd": "/", "env": {
             "PATH": os.environ.get("PATH", os.defpath)}}
