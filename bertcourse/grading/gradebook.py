@@ -10,9 +10,11 @@ import json
 import os
 import re
 import sys
+import textwrap
+import unicodedata
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,7 +32,10 @@ from bertcourse.grading.scoring import Mark
 from bertcourse.grading.submissions import Submission
 
 DATABASE = "gradebook.db"
+TIME_FILE = "timestamp.txt"  # in which nbgrader notes when a submission came
+OWN_TIME = re.compile(r"\d{4}-\d\d-\d\dT")  # as it is written here; nbgrader has a space in place of the T
 LONGEST = 20_000  # characters of a cell
+COLUMNS = 96  # of a line of text in nbgrader's formgrader, which does not wrap it
 
 
 def is_installed() -> bool:
@@ -40,11 +45,20 @@ def is_installed() -> bool:
 
 # --- notebooks ----------------------------------------------------------------------------------------------------
 
+def wrapped(line: str) -> str:
+    """A line as several where it is too long to be read at once; a Chinese character is as wide as two letters."""
+    columns = sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in line)
+    if columns <= COLUMNS:
+        return line
+    return textwrap.fill(line, COLUMNS * len(line) // columns, expand_tabs=False, replace_whitespace=False, break_on_hyphens=False)
+
+
 def as_text(source: str) -> str:
     """A student's Markdown as a block of text, whatever it holds."""
     longest = max((len(run) for run in re.findall(r"`{3,}", source)), default=2)
     fence = "`" * (longest + 1)
-    return f"{fence}text\n{source[:LONGEST]}\n{fence}"
+    text = "\n".join(wrapped(line) for line in source[:LONGEST].split("\n"))
+    return f"{fence}text\n{text}\n{fence}"
 
 
 def source_of(submission: Submission, id: str, name: str) -> str:
@@ -108,16 +122,50 @@ def _add_page(gradebook: Any, page: str, assignment: Assignment) -> None:
             gradebook.update_or_create_solution_cell(cell_name(entry) if question else f"stub-{entry.id.replace('.', '-')}", page, page)
 
 
-def _add_marks(gradebook: Any, student: str, record: Record, assignment: Assignment) -> None:
-    """A student's points for a page; what a teacher has given stays."""
+def note_time(folder: Path, modified: str) -> datetime:
+    """When a submission came, as nbgrader finds it in the folder of `submitted`: UTC without a zone. Raises `OSError`.
+
+    nbgrader takes a submission for one that has not been graded unless the gradebook has the time of this file. What nbgrader has written
+    itself stays; where there is nothing, or no time, the file is written.
+    """
+    from nbgrader.utils import parse_utc
+    path, own = folder / TIME_FILE, parse_utc(modified)
+    if folder.is_symlink() or folder.parent.is_symlink():  # of a student: it may lead anywhere
+        return own
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        return own
+    if path.is_file() and not path.is_symlink():
+        text = path.read_bytes()[:100].decode(errors="replace").strip()
+        with suppress(ValueError, OverflowError):
+            if not OWN_TIME.match(text):
+                return parse_utc(text)
+    atomic.replace(path, modified.encode())
+    return own
+
+
+def _came_again(gradebook: Any, page: str, student: str, time: datetime) -> bool:
+    """Has the gradebook an earlier submission of this page?"""
+    from nbgrader.api import MissingEntry
+    try:
+        return gradebook.find_submission(page, student).timestamp not in (None, time)
+    except MissingEntry:
+        return False
+
+
+def _add_marks(gradebook: Any, course: Path, student: str, record: Record, assignment: Assignment) -> None:
+    """A student's points for a page; what a teacher has given stays, and is to be looked at again where it was for another answer."""
     page, marks = record["page"], {mark["id"]: mark for mark in record["marks"]}
+    time = note_time(course / "submitted" / student / page, record["modified"])
+    again = _came_again(gradebook, page, student, time)
     gradebook.update_or_create_student(student)
-    gradebook.update_or_create_submission(page, student, timestamp=_naive(datetime.fromisoformat(record["modified"])).isoformat())
+    gradebook.update_or_create_submission(page, student, timestamp=time.isoformat())
     for entry in assignment.entries(page):
         grade = gradebook.find_grade(cell_name(entry), page, page, student)
         status = marks[entry.id]["status"]
         points = None if status == scoring.UNREADABLE and entry.facts.kind == "Question" else points_of(status, assignment.points[entry.id])
-        changed, grade.auto_score = grade.auto_score != points, points
+        changed, grade.auto_score = grade.auto_score != points or (again and points is None), points
         if grade.manual_score is None or changed:
             grade.needs_manual_grade = points is None or grade.manual_score is not None
     gradebook.db.commit()
@@ -148,6 +196,6 @@ def fill(course: Path, records: Sequence[Record], students: Mapping[str, str], a
                 _add_page(gradebook, page, assignment)
             for record in records:
                 if record["page"]:
-                    _add_marks(gradebook, students[record["student"]], record, assignment)
+                    _add_marks(gradebook, course, students[record["student"]], record, assignment)
     except sqlalchemy.exc.SQLAlchemyError as error:
         raise OSError(None, f"{course / DATABASE}: {str(error).splitlines()[0]}") from None

@@ -20,6 +20,7 @@ LARGEST = 250_000  # bytes of a page
 ANSWER = 4_000  # characters of a written answer
 STYLE = """:root{color-scheme:light dark}body{font:1rem/1.6 system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a;background:#fff}
 h1{font-size:1.4rem}section{margin:1.4rem 0}.points{float:right;font-variant-numeric:tabular-nums}pre{overflow-x:auto}
+.text{white-space:pre-wrap;overflow-wrap:anywhere}
 @media (prefers-color-scheme:dark){body{color:#e8e8e8;background:#181818}}"""
 STATUS_TEXT = {
     scoring.MISSING: Text("没有这个函数", "no such function"), scoring.ENDED: Text("运行中止", "it ended"),
@@ -65,10 +66,10 @@ def feedback_page(submission: Submission, title: str, marks: Sequence[tuple[Entr
     for entry, mark, points, of in marks:
         body = mark_message(entry, mark).html(lang)
         if mark.status == scoring.TO_MARK and answers.get(entry.id, "").strip():
-            body += f"<pre>{html.escape(answers[entry.id][:ANSWER])}</pre>"
+            body += f"<pre class='text'>{html.escape(answers[entry.id][:ANSWER])}</pre>"
         parts.append(f'<section><span class="points">{points_text(points, of)}</span>{body}</section>')
     notes = "".join(f"<p>{html.escape(text)}</p>" for text in (late, errors_text(run, lang)) if text)
-    head = f"{html.escape(title)}: {html.escape(printable(submission.student))}"
+    head = html.escape(f"{title}：{printable(submission.student)}" if lang == "zh" else f"{title}: {printable(submission.student)}")
     size, kept = 0, []
     for part in parts:
         size += len(part.encode("utf-8", "replace"))

@@ -27,6 +27,21 @@ CELL = re.compile(r"(stub|check|answer)-(\d)-(\d+)(?:-en)?")
 CONFIG = '''# nbgrader's settings for this folder; `bertcourse grade --course .` fills its gradebook.
 c = get_config()  # noqa: F821  nbgrader defines it
 c.CourseDirectory.course_id = "bertcourse"
+
+# nbgrader's own autograding is switched off here: it runs the students' code with all your rights, and gives points to each cell that raises
+# nothing. `bertcourse grade` runs it in a sandbox. Its "generate" would put other notebooks in place of those in release/.
+from nbgrader.converters import Autograde, GenerateAssignment, NbGraderException  # noqa: E402
+
+REFUSAL = """In this folder `bertcourse release` writes the notebooks, and `bertcourse grade` grades them, in a sandbox.
+这个文件夹里的作业由 `bertcourse release` 生成，由 `bertcourse grade` 在沙箱里批改。"""
+
+
+def refuse(converter):
+    converter.log.error(REFUSAL)
+    raise NbGraderException(REFUSAL)
+
+
+Autograde.start = GenerateAssignment.start = refuse
 '''
 
 
