@@ -80,6 +80,7 @@ PLANTED = [
     (language.structure, [zh("见 https://a.org。"), en("See https://a.com.")], "links differ"),
     (language.structure, [zh("见<a href='a.html'>一</a>。"), en("See one.")], "links differ"),
     (language.structure, [zh("![图](a.png)"), en("![plot](b.png)")], "links differ"),
+    (language.structure, [zh("![图](a-zh.png)"), en("![plot](b-en.png)")], "links differ"),
     (language.structure, [zh("`a` 和 `b`。"), en("`a` and `c`.")], "code spans differ"),
     (language.structure, [zh("`a`。"), en("`a` and `a`.")], "code spans differ"),
     (language.structure, [zh("```\nx = 1\n```"), en("```\nx = 2\n```")], "code spans differ"),

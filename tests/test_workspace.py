@@ -578,7 +578,7 @@ def test_learner_notebooks_of_the_course(tmp_path, lang):
         made = nbformat.read(tmp_path / "w" / name, as_version=4)
         nbformat.validate(made)
         texts = [cell["source"] for cell in made.cells]
-        marked = [split_marker("".join(cell["source"]).replace("](../exercises/", "](exercises/"))  # where they lie in a workspace
+        marked = [split_marker(re.sub(r"\]\(images/", "](attachment:", "".join(cell["source"]).replace("](../exercises/", "](exercises/")))  # as in a workspace
                   for cell in source["cells"] if cell["cell_type"] == "markdown"]
         assert not {text for other, text in marked if other not in (None, lang)} & set(texts), name
         assert {text for own, text in marked if own == lang} <= set(texts), name
@@ -617,7 +617,7 @@ def test_every_page_says_how_it_is_run_how_long_it_takes_and_where_it_goes_on(tm
     exercises = [name for name in names if name.startswith("exercises/")]
     assert exercises == sorted(f"exercises/{path.name}" for path in (ROOT / "exercises").glob("[0-9]*.ipynb"))
     helpers = [path.relative_to(ROOT / "nbs").as_posix() for path in (ROOT / "nbs/helpers").glob("*.ipynb")]
-    assert {*names} == {*chapters, *exercises, *helpers, "index.ipynb", "look_inside.ipynb"} and len(names) == len({*names})
+    assert {*names} == {*chapters, *exercises, *helpers, "index.ipynb", "look_inside.ipynb", "teaching.ipynb"} and len(names) == len({*names})
     for name in exercises:
         cells = page(root, name)
         first = next(cell for cell in cells if cell["cell_type"] == "code")

@@ -8,6 +8,7 @@ everything except the line in which Jupyter notes the kernel's language version:
 
 from __future__ import annotations
 
+import base64
 import errno
 import json
 import re
@@ -53,14 +54,28 @@ def _notebooks(folder: Path) -> Iterator[tuple[PurePosixPath, Path]]:
             yield name, path
 
 
+_PICTURE = re.compile(r"(!\[[^\]]*\]\()(images/[\w.-]+\.png)\)")
+
+
+def _attach_pictures(notebook: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The notebook with the pictures of its text inside: a workspace has no folder of pictures, and a page may be moved."""
+    for cell in notebook["cells"]:
+        source = "".join(cell["source"])
+        names = [found[2] for found in _PICTURE.finditer(source)] if cell["cell_type"] == "markdown" else []
+        if names:
+            cell["attachments"] = {Path(name).name: {"image/png": base64.b64encode((folder / name).read_bytes()).decode()} for name in names}
+            cell["source"] = _PICTURE.sub(lambda found: f"{found[1]}attachment:{Path(found[2]).name})", source).splitlines(keepends=True)
+    return notebook
+
+
 def _read_notebook(name: str, raw: bytes, path: Path, lang: str) -> dict[str, Any]:
     """A course notebook in the learner's language."""
     try:
         if pages.is_exercise(name):
             from bertcourse.exercises.pages import learner_sheet
             return learner_sheet(json.loads(raw), path.stem, lang)
-        return learner_notebook(json.loads(raw), lang)
-    except (ValueError, KeyError, TypeError, StopIteration) as error:
+        return _attach_pictures(learner_notebook(json.loads(raw), lang), path.parent)
+    except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
         raise UserError(f"{path} is not a notebook ({error!r}): reinstall bertcourse, or mend the file in a clone",
                         f"{path} 不是有效的笔记本（{error!r}）：请重新安装 bertcourse，或修好该文件") from None
 

@@ -46,7 +46,7 @@ def structure(cells: list[Cell]) -> Complaints:
         if levels[0] != levels[1]:
             yield f"{zh.where}: headings differ: zh {levels[0]}, en {levels[1]}"
         for what, parts in (
-            ("links", reading.targets),
+            ("links", own_pictures),
             ("code spans", own_language),
             ("mathematics", reading.math_spans),
         ):
@@ -56,6 +56,11 @@ def structure(cells: list[Cell]) -> Complaints:
 def own_language(text: str) -> list[str]:
     """The code spans of a cell; each edition asks for its own language (`--lang zh`, `--lang en`)."""
     return [re.sub(r"--lang (?:zh|en)\b", "--lang LANGUAGE", span) for span in reading.code_spans(text)]
+
+
+def own_pictures(text: str) -> list[str]:
+    """Where the links of a cell lead; a screenshot may show its own language (`images/lab-zh.png`, `images/lab-en.png`)."""
+    return [re.sub(r"-(?:zh|en)\.png$", "-LANGUAGE.png", target) for target in reading.targets(text)]
 
 
 def _differ(where: str, what: str, zh: list[str], en: list[str]) -> Complaints:
