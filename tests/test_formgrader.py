@@ -123,3 +123,33 @@ def test_the_page_for_teachers_brings_its_pictures_along(lang):
 def test_its_pictures_are_small():
     pictures = sorted((asset("course") / "images").glob("teaching-*.png"))
     assert len(pictures) == 6 and all(path.stat().st_size < 150_000 for path in pictures)
+
+
+# --- what the page says of its class ------------------------------------------------------------------------------
+
+def recognised(answer, id):
+    """The known mistake in an invented answer, judged in this process; "" for none."""
+    from bertcourse.exercises.checking import judge
+    from bertcourse.exercises.loading import find_entry
+    entry, names = find_entry(id), {}
+    exec(answer, names)
+    outcome = judge(entry.task(), names[entry.task().name], entry.stub, seconds=1)
+    return outcome.mistake.name if outcome.mistake else ""
+
+
+def test_the_common_mistakes_of_the_page_are_those_of_its_class():
+    import re
+    from collections import Counter
+
+    import scripts
+    source = Path(scripts.__file__).parents[1] / "tools/teaching_pictures.py"
+    definitions = source.read_text(encoding="utf-8")
+    names = {"HEAD": ""}
+    exec(definitions[definitions.index("HEAD = "):definitions.index("FLAT, ON_")], names)
+    answers = [(id, answer) for replaced, *_ in names["PLAN"] for id, answer in replaced.items() if answer not in (names["CHEAT"], names["LOOP"])]
+    made = Counter((id, found) for id, answer in answers if (found := recognised(answer, id)))
+    notebook = json.loads((source.parents[1] / "nbs/teaching.ipynb").read_text(encoding="utf-8"))
+    for lang in ("zh", "en"):
+        text = "".join(next(cell for cell in notebook["cells"] if cell["id"] == f"grade-{lang}")["source"])
+        rows = re.findall(r"^\| (\d\.\d+) \| `(\w+)` \| (\d+) \|", text, re.MULTILINE)
+        assert {(id, name): int(count) for id, name, count in rows} == dict(made)
