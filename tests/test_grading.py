@@ -1,13 +1,17 @@
 """`bertcourse release` and `grade`, as far as no submission has to be run: what goes in and out, who handed in what, tables and pages."""
 
 import csv
+import http
 import io
 import json
 import os
 import stat
 import zipfile
 from datetime import UTC, datetime
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 
 import gradebooks
 import numpy as np
@@ -49,6 +53,21 @@ def test_tensors_of_any_kind_come_back_as_numbers():
     assert wire.decode(wire.encode(np.float32(0.5))) == 0.5
 
 
+@pytest.mark.parametrize("value, plain", [
+    (http.HTTPStatus.OK, 200), (np.str_("x"), "x"), (Fraction(1, 2), 0.5), (Decimal("0.5"), 0.5), (np.longdouble(0.5), 0.5), ({np.int64(1): 2}, {1: 2}),
+    (MappingProxyType({"a": 1}), {"a": 1}), (frozenset({1}), {1}), (type("L", (list,), {})([1]), [1]), (np.uint32(3), 3),
+], ids=repr)  # fmt: skip
+def test_values_of_other_classes_are_those_of_pythons_own(value, plain):
+    back = wire.decode(wire.encode(value))
+    assert back == plain and type(back) is type(plain)
+
+
+def test_tensors_in_odd_forms_come_back():
+    odd = [torch.tensor([1 + 2j]).conj(), torch.tensor([1 + 2j]).conj().imag, torch.tensor([1.0, 0.0]).to_sparse(), torch.tensor([1], dtype=torch.uint16)]
+    assert all(not isinstance(wire.decode(wire.encode(value)), wire.Foreign) for value in odd)
+    assert checking.difference(torch.tensor([1.0, 0.0]), odd[2], 0.0) is None
+
+
 @pytest.mark.parametrize("value, name", [(object(), "object"), (print, "builtin_function_or_method"), (torch.nn.Linear(1, 1), "Linear"), (10**2000, "int"),
                                          ("x" * 2_000_000, "str"), ([0] * 300_000, "list"), (torch.zeros(1).expand(10**9), "Tensor")],
                          ids=lambda value: str(value)[:20])  # fmt: skip
@@ -68,6 +87,7 @@ def test_cyclic_and_deep_values_end():
     {}, [], ["list"], ["list", 1], ["nothing", []], [[]], ["dict", [[1]]], ["dict", [[["list", []], 1]]], ["tensor", "float32", [2], "AAAA"],
     ["tensor", "object", [1], "AAAAAAAA"], ["tensor", "float32", [-1], ""], ["tensor", "float32", [10**9], ""], ["tensor", "float32", [True], "AAAAAA=="],
     ["array", "float32", [1], "no base64"], ["array", "float32", 1, "AAAAAA=="], ["other", 1], ["set", "abc"], ["array", "float32", [1]],
+    ["array", "float32", [3000, 3000, 0], ""],
 ], ids=repr)  # fmt: skip
 def test_anything_else_is_refused(data):
     with pytest.raises(ValueError):
@@ -133,6 +153,15 @@ def test_a_forged_result_is_wrong(sent):
     assert scoring.judge_result(find_entry("5.1"), sent, Trials(SECRET)).status == checking.NOT_YET
 
 
+@pytest.mark.parametrize("key", ["$}$", "$" + "{" * 3000 + "$", "[**click**](https://a.b)", "`x`", "<b>"])
+def test_a_key_is_text_and_no_markup(key):
+    entry = find_entry("1.3")
+    right = entry.task().reference
+    mark = scoring.judge_result(entry, sent_by(entry, lambda *arguments: right(*arguments) | {key: 1}), Trials(SECRET))
+    shown = pages.mark_message(entry, mark).html("en")
+    assert mark.status == checking.NOT_YET and "<a " not in shown and "<b>" not in shown.replace("<b>not yet", "").partition("too many")[2]
+
+
 def test_the_first_result_counts_and_noise_is_left_out():
     lines = [b"noise", b"[1]", b"{}", b'{"exercise": "5.1", "result": 1}', b'{"exercise": "5.1", "result": 2}', b'{"cell": 2, "error": "X"}', b"[" * 100_000,
              b'{"ended": "cell 3"}']
@@ -144,7 +173,8 @@ def test_a_prediction_is_read_without_running_it():
     experiment = next(task for sheet in load_sheets() for entry in sheet.entries if isinstance(task := entry.task(), Experiment))
     choice, name = next(iter(experiment.choices)), experiment.prediction
     for source, found in [(f"{name} = None", None), (f'{name} = "{choice}"', choice), (f"x = 1\n{name}='{choice}'  # so", choice), (f"{name} = 'no such'", None),
-                          (f'{name} = "{choice}"\n{name} = None', None), (f"# {name} = '{choice}'", None)]:
+                          (f'{name} = "{choice}"\n{name} = None', choice), (f"# {name} = '{choice}'", None),
+                          (f"import os; {name}: str = ('{choice}')", choice), (f"a = {name} = '{choice}'", choice), (f'  {name} = """{choice}"""', choice)]:
         assert scoring.prediction_of([source], experiment) == found, source
 
 
@@ -264,11 +294,11 @@ def test_an_archive_of_a_platform(tmp_path, encoding):
 
 def test_the_last_one_that_can_be_read_counts(tmp_path):
     page = "05_distillation"
-    for number, (name, data) in enumerate([("old", gradebooks.handed_out(page)), ("new", gradebooks.solved(page)), ("broken", b"{")]):
-        path = gradebooks.write(tmp_path, f"a/{name}_{page}.ipynb", data)
+    for number, (name, data) in enumerate([(" (1)", gradebooks.handed_out(page)), (" (2)", gradebooks.solved(page)), (" - 副本", b"{")]):
+        path = gradebooks.write(tmp_path, f"a/{page}{name}.ipynb", data)
         os.utime(path, (1000 + number, 1000 + number))
     kept, replaced = submissions.load(tmp_path)
-    assert [one.source for one in kept] == ["a/new_05_distillation.ipynb"] and len(replaced) == 2
+    assert [one.source for one in kept] == ["a/05_distillation (2).ipynb"] and len(replaced) == 2
 
 
 def test_links_and_devices_are_not_opened(tmp_path):
@@ -279,8 +309,8 @@ def test_links_and_devices_are_not_opened(tmp_path):
     (tmp_path / "d").mkdir()
     os.mkfifo(tmp_path / "d/05_distillation.ipynb")
     found = found_in(tmp_path)
-    assert found.keys() == {(name, "05_distillation") for name in "abd"} and found["a", "05_distillation"] is None
-    assert all("no regular file" in found[name, "05_distillation"] for name in "bd")
+    assert found.keys() == {("c", ""), *((name, "05_distillation") for name in "abd")} and found.pop(("a", "05_distillation")) is None
+    assert all("no regular file" in problem for problem in found.values())
 
 
 @pytest.mark.parametrize("change, page", [
@@ -292,6 +322,66 @@ def test_which_page_it_is(tmp_path, change, page):
     change(notebook)
     gradebooks.write(tmp_path, "a/Untitled.ipynb", notebook)
     assert found_in(tmp_path) == {("a", "05_distillation"): None}, page
+
+
+@pytest.mark.parametrize("files, students", [
+    (["班.zip/张三/x.ipynb", "班.zip/李四/x.ipynb"], {"班/张三", "班/李四"}), (["class1/a/x.ipynb", "class1/b/x.ipynb", "c/x.ipynb"], {"class1/a", "class1/b", "c"}),
+    (["top/甲_11_assignsubmission_file_/x.ipynb", "top/乙_12_assignsubmission_file_/x.ipynb"], {"甲", "乙"}), (["Ann Lee 05_distillation.ipynb"], {"Ann Lee"}),
+    (["Copy of 05_distillation.ipynb"], {"Copy of 05_distillation"}), (["li_101_9001_05_distillation.ipynb", "li_LATE_101_9002_05_distillation-1.ipynb"], {"li_101"}),
+    (["Jose\u0301/x.ipynb", "Jos\u00e9/05_distillation.ipynb"], {"Jos\u00e9"}),
+], ids=["archive of a class", "folders of classes", "a platform's, unpacked", "a blank", "a copy", "Canvas", "Unicode"])  # fmt: skip
+def test_nobody_is_taken_for_another(tmp_path, files, students):
+    notebook, archives = gradebooks.handed_out("05_distillation"), {}
+    for name in files:
+        first, _, rest = name.partition(".zip/")
+        if rest:
+            archives.setdefault(first, {})[rest] = notebook
+        else:
+            gradebooks.write(tmp_path, name, notebook)
+    for name, entries in archives.items():
+        archive(tmp_path / f"{name}.zip", entries)
+    assert {student for student, _ in found_in(tmp_path)} == students
+
+
+def test_an_archive_of_a_student_says_nothing_of_its_time(tmp_path):
+    archive(tmp_path / "a.zip", {"05_distillation.ipynb": gradebooks.handed_out("05_distillation")})
+    os.utime(tmp_path / "a.zip", (2_000_000_000,) * 2)
+    assert submissions.load(tmp_path)[0][0].modified.timestamp() == 2_000_000_000
+
+
+def test_what_cannot_be_graded_is_named(tmp_path):
+    for name in ("a.rar", "b/x.ipynb.txt", "c/notes.txt"):
+        gradebooks.write(tmp_path, name, b"x")
+    assert {student for student, _ in found_in(tmp_path)} == {"a", "b"}
+
+
+def test_a_course_is_no_folder_of_submissions(tmp_path):
+    release(tmp_path / "c", chapters=["5"])
+    with pytest.raises(UserError, match="submitted"):
+        submissions.load(tmp_path / "c")
+
+
+def test_archives_in_archives_share_their_room(tmp_path, monkeypatch):
+    monkeypatch.setattr(submissions, "ARCHIVE", 3_000_000)
+    inner = io.BytesIO()
+    with zipfile.ZipFile(inner, "w", zipfile.ZIP_DEFLATED) as file:
+        for number in range(20):
+            file.writestr(f"{number}/05_distillation.ipynb", b"#" * 1_000_000)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        for number in range(20):
+            file.writestr(f"{number}.zip", inner.getvalue())
+    read = [one for one in submissions.find(tmp_path)]
+    assert sum(len(one.data) for one in read) < 5_000_000 and any("holds too much" in one.problem.en for one in read if one.problem)
+
+
+def test_answers_are_found_without_ids(tmp_path):
+    notebook = gradebooks.handed_out("05_distillation")
+    answer = next(cell for cell in notebook["cells"] if cell["id"].startswith("answer-5-8"))
+    answer["source"] = "MY ANSWER"
+    for cell in notebook["cells"]:
+        cell.pop("id"), cell.update(metadata={})
+    gradebooks.write(tmp_path, "a/05_distillation.ipynb", notebook)
+    assert dict(submissions.load(tmp_path)[0][0].answers)["5.8"] == "MY ANSWER"
 
 
 # --- tables and pages ---------------------------------------------------------------------------------------------
@@ -354,7 +444,7 @@ def test_a_page_stays_small():
 
 def test_folders_of_students_stay_apart_and_inside():
     names = pages.folder_names(["a/../b", "a_.._b", "A_.._B", "..", "", "文" * 200, "x\ud800"])
-    assert len({name.casefold() for name in names.values()}) == 7
+    assert len(set(names.values())) == 7 and pages.folder_names(["a?", "a!"])["a?"] == pages.folder_names(["a?"])["a?"]
     assert all(name and "/" not in name and not name.startswith(".") and len(name.encode()) < 255 for name in names.values())
 
 

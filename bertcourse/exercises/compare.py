@@ -38,6 +38,7 @@ def as_array(value: Any) -> np.ndarray | None:
         if isinstance(value, np.ndarray):
             return value if value.dtype.kind in "biufc" else None
         value = value.detach().cpu()
+        value = (value.to_dense() if str(value.layout) != "torch.strided" else value).resolve_conj().resolve_neg()
         return (value if value.dtype.is_complex or not value.dtype.is_floating_point else value.double()).numpy()
     if _is_number(value):
         return np.asarray(value)
@@ -76,12 +77,17 @@ def _array_difference(expected: np.ndarray, got: np.ndarray, tolerance: float) -
 
 # --- values -------------------------------------------------------------------------------------------------------
 
+def _as_code(key: Any) -> str:
+    """A key in a sentence, where it may hold anything: as code, so that nothing in it is taken for markup."""
+    return f"`{printable(repr(key)).replace('`', chr(39))[:60]}`"
+
+
 def _dict_difference(expected: Mapping[Any, Any], got: Any, tolerance: float, path: str) -> Text | None:
     if not isinstance(got, Mapping):
         return _at(path, kind_difference(expected, got))
     missing, extra = [k for k in expected if k not in got], [k for k in got if k not in expected]
     if missing or extra:
-        names = ", ".join(printable(repr(key)) for key in (missing or extra)[:5])
+        names = ", ".join(map(_as_code, (missing or extra)[:5]))
         return _at(path, Text(f"缺少键 {names}", f"the keys {names} are missing") if missing else
                    Text(f"多出键 {names}", f"there are keys too many: {names}"))
     found = (difference(expected[key], got[key], tolerance, f"{path}[{key!r}]") for key in expected)

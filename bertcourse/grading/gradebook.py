@@ -55,9 +55,10 @@ def wrapped(line: str) -> str:
 
 def as_text(source: str) -> str:
     """A student's Markdown as a block of text, whatever it holds."""
+    source = source[:LONGEST]
     longest = max((len(run) for run in re.findall(r"`{3,}", source)), default=2)
     fence = "`" * (longest + 1)
-    text = "\n".join(wrapped(line) for line in source[:LONGEST].split("\n"))
+    text = "\n".join(wrapped(line) for line in source.split("\n"))
     return f"{fence}text\n{text}\n{fence}"
 
 

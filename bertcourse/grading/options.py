@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bertcourse.base.errors import UserError
 from bertcourse.grading.assignment import FILE
-from bertcourse.grading.sandbox import check_sandbox
+from bertcourse.grading.sandbox import check_sandbox, shown_folders
 from bertcourse.jobs.folder import check_output_file
 from bertcourse.jobs.options import Choice, Options, Real, Whole, option
 from bertcourse.languages import LANGUAGES
@@ -43,6 +43,15 @@ class GradeOptions(Options):
                                     f"{path} 已存在：加上 --resume 可接着批改，或用 --out 换一个文件")
         if not self.trust_submissions:
             check_sandbox()
+            self.check_hidden()
+
+    def check_hidden(self) -> None:
+        """Raises `UserError` if what a submission must not see lies where Python lies, which is shown to it."""
+        for path in filter(None, (self.submissions, self.course, self.out.parent, self.assignment, self.seed_file)):
+            place = path.resolve()
+            if inside := next((folder for folder in shown_folders() if folder == place or folder in place.parents), None):
+                raise UserError(f"{path} lies in {inside}, which every submission can read: move it to a folder outside, or install bertcourse elsewhere",
+                                f"{path} 在 {inside} 里，每份作业都能读到：请移到别处，或把 bertcourse 装到别的位置")
 
     def beside(self, ending: str) -> Path:
         """A name beside the table: `scores.csv` → `scores-feedback`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 
+from bertcourse.base.atomic import digest
 from bertcourse.base.bilingual import Text
 from bertcourse.base.display import printable
 from bertcourse.exercises import checking, feedback
@@ -79,25 +80,21 @@ def feedback_page(submission: Submission, title: str, marks: Sequence[tuple[Entr
             f'<style>{STYLE}</style></head><body><h1>{head} <span class="points">{points_text(earned, most)}</span></h1>{notes}{"".join(kept)}</body></html>\n')
 
 
-def file_name(text: str) -> str:
-    """A student's name as the name of a folder: nothing that leads elsewhere, at most 100 bytes."""
-    safe = "".join(c if c.isalnum() or c in " -_.()" else "_" for c in printable(text)).strip(". ") or "_"
+def file_name(student: str) -> str:
+    """A student's name as the name of a folder: nothing that leads elsewhere, at most 110 bytes.
+
+    A name that had to be changed ends in a part of its hash: whoever else is in the class, it stays the same, and no other becomes it.
+    """
+    safe = "".join(c if c.isalnum() or c in " -_.()" else "_" for c in printable(student)).strip(". ") or "_"
     while len(safe.encode()) > 100:
         safe = safe[:-1]
-    return safe.rstrip()
+    safe = safe.rstrip()
+    return safe if safe == student else f"{safe}_{digest(student.encode('utf-8', 'surrogatepass'))[:8]}"
 
 
 def folder_names(students: Iterable[str]) -> dict[str, str]:
-    """A folder's name for each student; names that become the same, on a disk without capitals too, are told apart."""
-    found: dict[str, str] = {}
-    for student in sorted(set(students)):
-        name, count = file_name(student), 1
-        taken = {one.casefold() for one in found.values()}
-        while name.casefold() in taken:
-            count += 1
-            name = f"{file_name(student)}_{count}"
-        found[student] = name
-    return found
+    """The folder of each student."""
+    return {student: file_name(student) for student in students}
 
 
 def page_name(submission: Submission) -> str:

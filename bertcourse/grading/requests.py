@@ -85,4 +85,5 @@ def request_of(cells: Sequence[str], entries: Sequence[Entry], secret: bytes, li
         inputs = inputs_of(entry.definition)
         exercises.append({"id": entry.id, "name": entry.task().name, "inputs": inputs.source, "cases": inputs.cases, "observe": inputs.observe,
                           "seed": seed_of(secret, entry.id), "seconds": limits.answer_seconds, "stub": entry.stub})
-    return json.dumps({"cells": list(cells), "exercises": exercises, "limits": limits.inside(), "cell_seconds": limits.cell_seconds}).encode()
+    return json.dumps({"cells": list(cells), "exercises": exercises, "limits": limits.inside(), "cell_seconds": limits.cell_seconds,
+                       "seconds": limits.seconds}).encode()

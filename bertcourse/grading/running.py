@@ -13,13 +13,15 @@ import secrets
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bertcourse import __version__
 from bertcourse.base import atomic
 from bertcourse.base.atomic import digest
+from bertcourse.base.bilingual import Text
+from bertcourse.base.display import printable
 from bertcourse.base.errors import UserError
 from bertcourse.base.machine import usable_cores
 from bertcourse.exercises.checking import NOT_ATTEMPTED
@@ -65,7 +67,7 @@ class Journal:
         try:
             content = json.loads(line)
             if "secret" in content:
-                self.secret = content["secret"]
+                self.secret = str(content["secret"])
             else:
                 self.records[content["key"]] = content
         except (ValueError, TypeError, KeyError):
@@ -110,9 +112,9 @@ class Grading:
 
     def key(self, submission: Submission) -> str:
         """What a mark depends on: the file, the inputs, the exercises and how long they may run."""
-        exercises = [entry.definition for entry in self.assignment.entries(submission.page)]
+        exercises = [f"{entry.definition}{self.assignment.points[entry.id]}" for entry in self.assignment.entries(submission.page)]
         parts = [submission.digest, submission.student, submission.source, submission.page, digest(self.trials.secret), digest("".join(exercises).encode()),
-                 __version__, str(self.limits), str(self.options.trust_submissions), self.assignment.lang]
+                 __version__, str(self.limits), str(self.options.trust_submissions), self.assignment.lang, str(self.assignment.due)]
         return digest("\0".join(parts).encode("utf-8", "surrogatepass"))
 
     def request(self, submission: Submission) -> bytes | None:
@@ -130,7 +132,19 @@ class Grading:
         return scoring.judge_run(submission.cells, entries, run, self.trials)
 
     def record(self, submission: Submission, run: Run) -> Record:
-        """Judge a submission, write its page, and say what is kept of it. Raises `OSError`."""
+        """Judge a submission, write its page, and say what is kept of it. Raises `OSError`.
+
+        Whatever a submission does to this code costs itself and nobody else.
+        """
+        try:
+            return self._record(submission, run)
+        except OSError:
+            raise
+        except Exception as error:
+            what = Text(f"批改它时出了错（{type(error).__name__}）", f"it could not be judged ({type(error).__name__})")
+            return self._record(replace(submission, cells=(), answers=(), problem=what), Run())
+
+    def _record(self, submission: Submission, run: Run) -> Record:
         marks = self.judge(submission, run)
         found = {"key": self.key(submission), "student": submission.student, "source": submission.source, "page": submission.page,
                  "modified": submission.modified.isoformat(), "problem": submission.problem and vars(submission.problem),
@@ -237,7 +251,7 @@ def line_of(record: Record, assignment: Assignment, lang: str) -> str:
     of = sum(assignment.points[mark["id"]] for mark in record["marks"])
     points = sum(points_of(mark["status"], assignment.points[mark["id"]]) or 0 for mark in record["marks"])
     what = record["problem"][lang] if record["problem"] else f"{points:g} / {of:g}"
-    return f"{record['student']}  {record['page'] or record['source']}  {what}"
+    return printable(f"{record['student']}  {record['page'] or record['source']}  {what}")
 
 
 def run(options: GradeOptions, reporter: Reporter) -> Graded:

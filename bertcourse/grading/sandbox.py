@@ -32,6 +32,7 @@ LIBRARIES = ("torch", "numpy", "IPython")  # whose places are shown inside
 START = "import sys; sys.path.insert(0, {root!r}); from bertcourse.grading.inside import main; main()"
 TRIAL = "import sys; sys.path.insert(0, {root!r}); import bertcourse.grading.inside, numpy, torch; print('inside')"  # what every submission needs
 POLL = 0.2  # seconds between two looks at the memory
+RESERVE = 300_000_000  # bytes of memory that the machine keeps
 ENVIRONMENT = {"HOME": "/tmp", "USER": "student", "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
                "ORT_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
 
@@ -130,7 +131,7 @@ def sandboxed(command: Sequence[str], limits: Limits) -> list[str]:
     if os.geteuid() != 0:
         return inner
     dropped = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups", "--no-new-privs", "--inh-caps", "-all",
-               "--bounding-set", "-all", "--", *inner]
+               "--bounding-set", "-all", "--pdeathsig", "KILL", "--", *inner]
     extra = openings(shown_folders())
     return ["bwrap", "--dev-bind", "/", "/", *extra, "--die-with-parent", "--", *dropped] if extra else dropped
 
@@ -175,31 +176,54 @@ class Stopped(Exception):
     """A submission was ended from outside: why, in one word ("time", "memory", "output")."""
 
 
-def _memory(pid: int) -> int:
-    """Bytes that a process and those that it started hold in memory."""
-    import psutil
+def _in_files(pid: int, seen: set[tuple[int, int]]) -> int:
+    """Bytes in files of a process that lie in memory and nowhere else."""
     total = 0
+    with contextlib.suppress(OSError):
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                if not os.readlink(f"/proc/{pid}/fd/{name}").startswith("/memfd:"):
+                    continue
+                status = os.stat(f"/proc/{pid}/fd/{name}")
+                if (status.st_dev, status.st_ino) not in seen:
+                    seen.add((status.st_dev, status.st_ino))
+                    total += status.st_blocks * 512
+    return total
+
+
+def _memory(pid: int) -> int:
+    """Bytes that a process and those that it started hold in memory; what several share counts once."""
+    import psutil
+    total, seen = 0, set()
     with contextlib.suppress(psutil.Error):
         for one in psutil.Process(pid).children(recursive=True):
             with contextlib.suppress(psutil.Error):
-                info = one.memory_info()
-                total += info.rss - getattr(info, "shared", 0)
+                info = one.memory_full_info()
+                total += getattr(info, "pss", info.rss)
+            total += _in_files(one.pid, seen)
     return total
+
+
+def _too_much_memory(pid: int, limits: Limits) -> bool:
+    """Is the limit passed, or the machine itself short of memory, for whatever reason?"""
+    import psutil
+    return _memory(pid) > limits.memory_mb * 10**6 or psutil.virtual_memory().available < RESERVE
 
 
 def _lines(process: subprocess.Popen[bytes], limits: Limits, stop: threading.Event) -> Iterator[bytes]:
     """What a process writes, line by line, within its limits. Raises `Stopped`."""
-    end, size, rest = time.monotonic() + limits.seconds, 0, b""
+    end, size, rest, look = time.monotonic() + limits.seconds, 0, b"", 0.0
     descriptor = process.stdout.fileno()
     with selectors.DefaultSelector() as selector:
         selector.register(descriptor, selectors.EVENT_READ)
         while True:
             if stop.is_set() or time.monotonic() > end:
                 raise Stopped("time")
-            ready = selector.select(min(POLL, max(0.0, end - time.monotonic())))
-            if not ready:
-                if _memory(process.pid) > limits.memory_mb * 10**6:
+            if time.monotonic() > look:
+                if _too_much_memory(process.pid, limits):
                     raise Stopped("memory")
+                look = time.monotonic() + POLL
+            if not selector.select(min(POLL, max(0.0, end - time.monotonic()))):
                 continue
             data = os.read(descriptor, 1 << 16)
             if not data:
@@ -234,7 +258,7 @@ def run(request: bytes, limits: Limits, trust: bool = False, stop: threading.Eve
     stop: ends it at once when it is set.
     """
     command = python(START)
-    with tempfile.TemporaryDirectory(prefix="bertcourse-grade-") as folder:
+    with tempfile.TemporaryDirectory(prefix="bertcourse-grade-") if trust else contextlib.nullcontext("/") as folder:
         place: dict[str, Any] = {"cwd": folder, "env": ENVIRONMENT | {"HOME": folder, "TMPDIR": folder}} if trust else {"cwd": "/", "env": {
             "PATH": os.environ.get("PATH", os.defpath)}}
         process = subprocess.Popen(command if trust else sandboxed(command, limits), stdin=subprocess.PIPE, stdout=subprocess.PIPE,

@@ -23,6 +23,7 @@ from bertcourse.grading.wire import decode
 MISSING, ENDED, TO_MARK, PREDICTED, NOT_PREDICTED = "missing", "ended", "to be marked", "predicted", "not predicted"
 UNREADABLE, NOT_HANDED_IN, TOO_SLOW = "unreadable", "not handed in", "too slow"
 STATUSES = (checking.CORRECT, checking.NOT_YET, checking.NOT_ATTEMPTED, checking.RAISED, TOO_SLOW, MISSING, ENDED, TO_MARK, PREDICTED, NOT_PREDICTED, UNREADABLE, NOT_HANDED_IN)
+LINE = 3_000_000  # bytes of one result
 EARNED = (checking.CORRECT, PREDICTED)
 STOPS = {
     "time": Text("运行超出了总的时间限制", "it ran past the time for a whole submission"),
@@ -65,6 +66,8 @@ def read_run(lines: Iterable[bytes]) -> Run:
 
 
 def _take(run: Run, line: bytes) -> None:
+    if len(line) > LINE:
+        return
     try:
         message = json.loads(line)
         if "exercise" in message:
@@ -135,7 +138,7 @@ def judge_result(entry: Entry, sent: Any, trials: Trials) -> Mark:
         trial = trials[entry]
         calls = [read_call(exercise, before, one) for before, one in zip(trial.cases, sent["calls"])]
         outcome = trial.verdict(calls, sent["unchanged"] is True)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
+    except Exception:  # whatever a value does where it is compared costs its own exercise only
         return Mark(entry.id, checking.NOT_YET, note=Text("函数返回的值无法与正确的比较", "what the function returned cannot be compared with the right values"))
     return Mark(entry.id, _status(outcome), outcome)
 
@@ -149,9 +152,9 @@ def _status(outcome: Outcome) -> str:
 
 def prediction_of(cells: Sequence[str], experiment: Experiment) -> str | None:
     """The learner's prediction as the cells assign it, without running or parsing them."""
-    assigned = re.compile(rf"""^{re.escape(experiment.prediction)}\s*=\s*(?:'([^'\n]*)'|"([^"\n]*)"|\S+)""", re.MULTILINE)
-    found = [one[1] or one[2] for source in cells for one in assigned.finditer(source)]
-    return found[-1] if found and found[-1] in experiment.choices else None
+    assigned = re.compile(rf"""(?:^|;|=)[ \t]*{re.escape(experiment.prediction)}\s*(?::[^=\n]*)?=\s*\(*\s*(\'\'\'|\"\"\"|'|")([^'"\n]*)\1""", re.MULTILINE)
+    found = [one[2] for source in cells for one in assigned.finditer(source) if one[2] in experiment.choices]
+    return found[-1] if found else None
 
 
 def _of_process(entry: Entry, run: Run) -> Mark:

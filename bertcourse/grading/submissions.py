@@ -10,6 +10,7 @@ import json
 import os
 import re
 import stat
+import unicodedata
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,11 +25,16 @@ from bertcourse.base.errors import UserError
 from bertcourse.exercises.loading import load_sheets
 
 LARGEST = 10_000_000  # bytes of one notebook
-ARCHIVE = 500_000_000  # bytes of one archive
+ARCHIVE, BULK = 100_000_000, 2_000_000_000  # bytes of what a student's archive holds, archives in it included; of that of a class
+ANSWER_LENGTH = 20_000  # characters of one cell with an answer
+CODE = 2_000_000  # characters of all code cells of a notebook
 ENTRIES = 20_000  # of an archive, or of a folder
 CELLS = 2_000  # of a notebook
 DEEP = 8  # folders in folders
+OTHER_FILES = re.compile(r"\.(?:rar|7z|tar|gz|tgz|xz|bz2)$|\.ipynb\b", re.IGNORECASE)  # what is meant as a submission, and is none
 PLATFORM = re.compile(r"_\d+_assignsubmission_(?:file|onlinetext)_?$")  # what Moodle adds to a student's name
+CANVAS = re.compile(r"^(.+?)(?:_LATE)?_(\d+)_\d+_?(?:-\d+)?$")  # what Canvas makes of it: the student, two numbers
+COPY = re.compile(r"^(?:copy of|副本|的副本|[“”\"'\s_()\d-])*$", re.IGNORECASE)  # what Colab and browsers add to a file's name
 SKIPPED = (".ipynb_checkpoints", "__MACOSX")
 
 
@@ -36,11 +42,22 @@ SKIPPED = (".ipynb_checkpoints", "__MACOSX")
 class Found:
     """A file that may be a student's notebook."""
 
-    student: str
-    source: str  # where it was, relative to what was given
+    place: tuple[str, ...]  # the folders that it was in, an archive among them, and its name
     modified: datetime
     data: bytes = b""
     problem: Text | None = None  # why it cannot be graded
+
+    @property
+    def source(self) -> str:
+        """Where it was, relative to what was given."""
+        return "/".join(self.place)
+
+
+class Room:
+    """How many bytes an archive, with all archives in it, may still hold."""
+
+    def __init__(self, size: int) -> None:
+        self.left = size
 
 
 @dataclass(frozen=True)
@@ -78,20 +95,22 @@ def _open(path: Path) -> BinaryIO:
     return open(os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb")
 
 
-def _read_file(path: Path, student: str, source: str, bulk: bool = False) -> Iterator[Found]:
-    """The notebook in a file, or those in an archive; a link or a device is not opened."""
+def _read_file(path: Path, place: tuple[str, ...], bulk: bool = False) -> Iterator[Found]:
+    """The notebook in a file, or those in an archive; a link or a device is not opened. bulk: the archive is that of a class."""
     status = path.lstat()
-    found = Found(student, source, datetime.fromtimestamp(status.st_mtime, UTC))
+    found = Found(place, datetime.fromtimestamp(status.st_mtime, UTC))
     is_archive = path.suffix.lower() == ".zip"
     if not stat.S_ISREG(status.st_mode):
         yield _problem(found, "不是普通文件（例如链接），没有打开", "it is no regular file (a link, perhaps), and was not opened")
+    elif not is_archive and path.suffix.lower() != ".ipynb":
+        yield _problem(found, "不是笔记本（.ipynb）或 zip 压缩包", "it is neither a notebook (.ipynb) nor a zip archive")
     elif status.st_size > LARGEST and not is_archive:
         yield _too_large(found)
     else:
         try:
             with _open(path) as file:
                 if is_archive:
-                    yield from _read_archive(file, found, bulk)
+                    yield from _read_archive(file, found, Room(BULK if bulk else ARCHIVE), bulk)
                 else:
                     yield replace(found, data=file.read(LARGEST + 1))
         except OSError as error:
@@ -106,7 +125,7 @@ def _files(folder: Path, depth: int = 0) -> Iterator[Path]:
         if entry.is_dir(follow_symlinks=False):
             if depth < DEEP:
                 yield from _files(Path(entry.path), depth + 1)
-        elif entry.name.lower().endswith((".ipynb", ".zip")):
+        elif entry.name.lower().endswith((".ipynb", ".zip")) or OTHER_FILES.search(entry.name) or entry.is_symlink():
             yield Path(entry.path)
 
 
@@ -132,41 +151,44 @@ def _modified(info: zipfile.ZipInfo) -> datetime:
         return datetime.fromtimestamp(0, UTC)
 
 
-def _read_archive(file: BinaryIO, found: Found, bulk: bool = False, nested: bool = False) -> Iterator[Found]:
-    """The notebooks of an archive; bulk: its folders are the students' names."""
+def _read_archive(file: BinaryIO, found: Found, room: Room, bulk: bool = False, nested: bool = False) -> Iterator[Found]:
+    """The notebooks of an archive. bulk: a platform wrote it, and its dates are when students handed in; a student's own may say anything."""
     try:
         with zipfile.ZipFile(file) as archive:
             infos = [info for info in archive.infolist() if not info.is_dir()]
             if len(infos) > ENTRIES:
                 yield _problem(found, f"压缩包里的文件超过 {ENTRIES} 个", f"the archive holds more than {ENTRIES} files")
                 return
-            yield from _read_entries(archive, infos, found, bulk, nested)
+            yield from _read_entries(archive, infos, found, room, bulk, nested)
     except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, OverflowError):
         yield _problem(found, "压缩包已损坏，或不是 zip", "the archive is damaged, or no zip")
 
 
-def _read_entries(archive: zipfile.ZipFile, infos: Sequence[zipfile.ZipInfo], found: Found, bulk: bool, nested: bool) -> Iterator[Found]:
-    left, any_notebook = ARCHIVE, False
+def _parts(info: zipfile.ZipInfo) -> tuple[str, ...]:
+    """The folders and the name of an entry, whatever tries to lead out of the archive left out."""
+    return tuple(part for part in PurePosixPath(_entry_name(info).replace("\\", "/")).parts if part not in ("/", "..", "."))
+
+
+def _read_entries(archive: zipfile.ZipFile, infos: Sequence[zipfile.ZipInfo], found: Found, room: Room, bulk: bool, nested: bool) -> Iterator[Found]:
+    any_notebook = False
     for info in infos:
-        name = PurePosixPath(_entry_name(info).replace("\\", "/"))
-        is_archive = name.suffix.lower() == ".zip"
-        if any(part in SKIPPED for part in name.parts) or name.name.startswith("._") or not (is_archive or name.suffix.lower() == ".ipynb"):
+        parts = _parts(info)
+        ending = PurePosixPath(parts[-1]).suffix.lower() if parts else ""
+        if any(part in SKIPPED for part in parts) or ending not in (".zip", ".ipynb") or parts[-1].startswith("._"):
             continue
         any_notebook = True
-        student = owner_of(name) if bulk else found.student
-        one = Found(student, f"{found.source}/{name}", _modified(info))
-        if left <= 0:
+        one = Found((*found.place, *parts), _modified(info) if bulk else found.modified)
+        if room.left <= 0:
             yield _problem(one, "压缩包展开后太大", "the archive holds too much")
             return
-        content = _read_entry(archive, info, one, LARGEST if not is_archive else min(left, 10 * LARGEST))
-        left -= len(content.data)
-        if is_archive and not content.problem:
-            if nested:
-                yield _problem(one, "压缩包里套了太多层压缩包", "there are archives in archives in archives")
-            else:
-                yield from _read_archive(io.BytesIO(content.data), replace(content, data=b""), nested=True)
-        else:
+        content = _read_entry(archive, info, one, LARGEST if ending == ".ipynb" else min(room.left, ARCHIVE))
+        room.left -= max(len(content.data), 1)
+        if ending == ".ipynb" or content.problem:
             yield content
+        elif nested:
+            yield _problem(one, "压缩包里套了太多层压缩包", "there are archives in archives in archives")
+        else:
+            yield from _read_archive(io.BytesIO(content.data), replace(content, data=b""), room, nested=True)
     if not any_notebook:
         yield _problem(found, "压缩包里没有笔记本（.ipynb）", "the archive holds no notebook (.ipynb)")
 
@@ -187,16 +209,33 @@ def _read_entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo, found: Found, l
 
 # --- whose it is --------------------------------------------------------------------------------------------------
 
-def owner_of(name: PurePosixPath) -> str:
-    """Whose file it is by its name: its first folder, else the file's own name without the page."""
-    if len(name.parts) > 1:
-        return name.parts[0]
-    stem = name.name.rpartition(".")[0]
+def _without_page(name: str) -> str:
+    """What a file's name says besides the page; "" where that is nothing."""
+    stem = PurePosixPath(name).stem
     for page in _pages():
-        rest = re.sub(rf"[ _.\-]*{re.escape(page)}[ _.\-]*", " ", stem).strip()
-        if rest != stem and rest:
-            return rest.replace(" ", "_")
+        if page in stem:
+            rest = re.sub(r"-\d+$", "", re.sub(rf"[ _.\-]*{re.escape(page)}", "", stem)).strip(" _.-")
+            return "" if COPY.match(rest) else rest
     return stem
+
+
+def owners_of(place: tuple[str, ...]) -> tuple[str, str]:
+    """Whose file it is by where it was, and by the folder below that, for a folder that turns out to hold several students'.
+
+    A folder that a platform has named says it; else the first folder or archive; else the file's own name without the page.
+    """
+    names = tuple(unicodedata.normalize("NFC", part) for part in place)
+    named = [part for part in names[:-1] if PLATFORM.search(part)]
+    if named:
+        return named[-1], named[-1]
+    if len(names) > 1:
+        first = names[0][:-4] if names[0].lower().endswith(".zip") else names[0]
+        below = names[1] if len(names) > 2 else _without_page(names[1]) if _page_in_name(names[1]) else ""
+        return first, f"{first}/{below}" if below else first
+    own = _without_page(names[0]) or PurePosixPath(names[0]).stem
+    canvas = CANVAS.match(own)
+    own = f"{canvas[1]}_{canvas[2]}" if canvas else own
+    return own, own
 
 
 def without_platform(names: Iterable[str]) -> dict[str, str]:
@@ -209,15 +248,15 @@ def without_platform(names: Iterable[str]) -> dict[str, str]:
 def find(root: Path) -> Iterator[Found]:
     """Everything that was handed in: in a folder, an archive or a single notebook. Raises `UserError`."""
     if root.is_file():
-        yield from _read_file(root, owner_of(PurePosixPath(root.name)), root.name, bulk=True)
+        place = () if root.suffix.lower() == ".zip" else (root.name,)
+        yield from _read_file(root, place, bulk=True)
         return
     if not root.is_dir():
         raise UserError(f"{root} does not exist: name the folder or archive of the submissions", f"{root} 不存在：请给出提交作业所在的文件夹或压缩包")
     for count, path in enumerate(_files(root)):
         if count == ENTRIES:
             raise UserError(f"{root} holds more than {ENTRIES:,} notebooks: name a smaller folder", f"{root} 里的笔记本超过 {ENTRIES:,} 个：请给出小一些的文件夹")
-        name = PurePosixPath(path.relative_to(root).as_posix())
-        yield from _read_file(path, owner_of(name), str(name))
+        yield from _read_file(path, path.relative_to(root).parts)
 
 
 # --- what it is ---------------------------------------------------------------------------------------------------
@@ -251,18 +290,39 @@ def _page_of(notebook: dict, source: str, cells: Sequence[str]) -> str:
     return max(set(pages), key=pages.count) if pages else ""
 
 
+ANSWER = re.compile(r"answer-(\d)-(\d+)(?:-en)?")
+HEADING = re.compile(r"^## (\d\.\d+) ", re.MULTILINE)
+
+
 def _answers(cells: Sequence[dict]) -> tuple[tuple[str, str], ...]:
-    """What stands in the cells for answers to questions, by exercise."""
-    found = []
+    """What stands in the cells for answers to questions, by exercise: known by their ids, else as text below the exercise's own."""
+    found, current = [], ""
     for cell in cells:
-        if number := re.fullmatch(r"answer-(\d)-(\d+)(?:-en)?", str(cell.get("id", ""))):
-            found.append((f"{number[1]}.{number[2]}", _source(cell)))
-    return tuple(found)
+        metadata = cell.get("metadata") if isinstance(cell.get("metadata"), dict) else {}
+        noted = metadata.get("nbgrader") if isinstance(metadata.get("nbgrader"), dict) else {}
+        number = ANSWER.fullmatch(str(cell.get("id", ""))) or ANSWER.fullmatch(str(noted.get("grade_id", "")))
+        if number:
+            found.append((f"{number[1]}.{number[2]}", _source(cell)[:ANSWER_LENGTH]))
+        elif cell.get("cell_type") == "markdown" and "id" not in cell:
+            text = _source(cell)
+            if heading := HEADING.search(text):
+                current = heading[1]
+            elif current and text.strip():
+                found.append((current, text[:ANSWER_LENGTH]))
+    return _joined(found)
+
+
+def _joined(found: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """One text for each exercise."""
+    texts: dict[str, list[str]] = {}
+    for id, text in found:
+        texts.setdefault(id, []).append(text)
+    return tuple((id, "\n\n".join(parts)) for id, parts in texts.items())
 
 
 def read(found: Found) -> Submission:
     """The notebook in a file; never raises for what the file holds."""
-    start = Submission(found.student, found.source, found.modified, _page_in_name(found.source), digest=digest(found.data), problem=found.problem)
+    start = Submission("", found.source, found.modified, _page_in_name(found.source), digest=digest(found.data), problem=found.problem)
     if found.problem:
         return start
     try:
@@ -277,6 +337,8 @@ def read(found: Found) -> Submission:
     try:
         code = tuple(_source(cell) for cell in cells if cell.get("cell_type") == "code")
         page = _page_of(notebook, found.source, code)
+        if sum(map(len, code)) > CODE:
+            return replace(start, problem=Text(f"代码超过 {CODE // 10**6} MB", f"its code is longer than {CODE // 10**6} MB"))
         ids = tuple(str(cell.get("id", ""))[:64] for cell in cells if cell.get("cell_type") == "code")
         start = replace(start, page=page, cells=code, ids=ids, answers=_answers(cells))
     except (ValueError, TypeError):
@@ -289,19 +351,30 @@ def read(found: Found) -> Submission:
     return start
 
 
+def _rank(one: Submission) -> tuple[bool, datetime, str]:
+    """Which of several counts: one that can be graded, the last, and of equal times the last by name."""
+    return one.problem is None, one.modified, one.source
+
+
 def load(root: Path) -> tuple[list[Submission], list[Submission]]:
     """What was handed in, one notebook a student and page, the last that can be graded; and those that a later one has replaced.
 
-    Raises `UserError`.
+    A folder with the same page in several folders below is one of several students. Raises `UserError`.
     """
-    everything = [read(one) for one in find(root)]
-    names = without_platform({one.student for one in everything})
-    kept: dict[tuple[str, str], Submission] = {}
+    if root.is_dir() and (root / "assignment.toml").is_file():
+        raise UserError(f"{root} is a course, no folder of submissions: name {root / 'submitted'}", f"{root} 是课程文件夹，不是提交的作业：请给出 {root / 'submitted'}")
+    kept: dict[tuple[str, str, str], Submission] = {}
     replaced = []
-    for one in sorted(everything, key=lambda one: (one.problem is None, one.modified, one.source)):
-        one = replace(one, student=names[one.student])
-        key = (one.student, one.page or one.source)
-        if key in kept:
-            replaced.append(kept[key])
+    for found in find(root):
+        one, (first, second) = read(found), owners_of(found.place or ("?",))
+        key = (first, second, one.page or one.source)
+        old = kept.get(key)
+        if old is not None:
+            replaced.append(replace(min(old, one, key=_rank), cells=(), answers=()))
+            one = max(old, one, key=_rank)
         kept[key] = one
-    return sorted(kept.values(), key=lambda one: (one.student, one.page, one.source)), replaced
+    several = {first for (first, page), count in Counter((first, page) for first, _, page in kept).items() if count > 1}
+    owners = {key: key[1] if key[0] in several else key[0] for key in kept}
+    names = without_platform(set(owners.values()))
+    found = [replace(one, student=names[owners[key]]) for key, one in kept.items()]
+    return sorted(found, key=lambda one: (one.student, one.page, one.source)), replaced

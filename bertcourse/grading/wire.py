@@ -9,16 +9,19 @@ from __future__ import annotations
 import base64
 import binascii
 import math
+from collections.abc import Mapping
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
-DEPTH = 40  # lists in lists
-ITEMS = 200_000  # values in one value, those of arrays not counted
+DEPTH = 16  # lists in lists
+ITEMS = 20_000  # values in one value, those of arrays not counted
 ARRAY_BYTES = 8_000_000  # of all arrays of one value
 DIGITS = 1_000  # of a whole number
 TEXT = 1_000_000  # characters of one text
-DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64", "complex64", "complex128")
+DTYPES = ("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float32", "float64", "complex64", "complex128")
 SEQUENCES = {"list": list, "tuple": tuple, "set": set}
 NAME = 60  # characters of a class's name
 
@@ -60,23 +63,36 @@ def _other(value: Any) -> list[str]:
     return ["other", name[:NAME] if type(name) is str else "object"]
 
 
+def _plain(value: Any, kind: type) -> Any:
+    """A number or text of any class as one of Python's own, by the base's methods and not by the class's; `value` itself for the rest."""
+    if issubclass(kind, np.generic) and not issubclass(kind, str):
+        return complex(value) if issubclass(kind, np.complexfloating) else float(value) if issubclass(kind, np.floating) else value.item()
+    for base, convert in ((int, int.__index__), (float, float.__float__), (str, str.__str__)):
+        if issubclass(kind, base):
+            return convert(value)
+    return float(value) if issubclass(kind, (Fraction, Decimal)) else value
+
+
 def _encode(value: Any, depth: int, budget: _Budget) -> Any:
-    kind = type(value)
     if depth == 0 or not budget.take():
         raise OverflowError
-    if value is None or kind is bool or kind is float:
+    if value is None or type(value) is bool:
+        return value
+    value = _plain(value, type(value))
+    kind = type(value)
+    if kind is float or kind is bool:
         return value
     if kind is int:
         return value if value.bit_length() < 3 * DIGITS else ["other", "int"]
     if kind is str:
         return value if len(value) <= TEXT and budget.take(0, len(value)) else ["other", "str"]
-    if kind in (list, tuple, set, frozenset):
-        return ["set" if kind is frozenset else kind.__name__, [_encode(one, depth - 1, budget) for one in value]]
-    if issubclass(kind, dict):
-        return ["dict", [[_encode(key, depth - 1, budget), _encode(one, depth - 1, budget)] for key, one in dict.items(value)]]
-    if issubclass(kind, (list, tuple)):  # such as a named tuple
-        base = list if issubclass(kind, list) else tuple
-        return [base.__name__, [_encode(one, depth - 1, budget) for one in base.__iter__(value)]]
+    for name, base in (("list", list), ("tuple", tuple), ("set", (set, frozenset))):
+        if issubclass(kind, base):
+            items = [*list.__iter__(value)] if base is list else [*tuple.__iter__(value)] if base is tuple else [*value]
+            return [name, [_encode(one, depth - 1, budget) for one in items]]
+    if issubclass(kind, Mapping):
+        pairs = dict.items(value) if issubclass(kind, dict) else value.items()
+        return ["dict", [[_encode(key, depth - 1, budget), _encode(one, depth - 1, budget)] for key, one in pairs]]
     return _encode_array(value, kind, budget)
 
 
@@ -86,8 +102,9 @@ def _encode_array(value: Any, kind: type, budget: _Budget) -> list[Any]:
     name = "array"
     if issubclass(kind, torch.Tensor):
         name, value = "tensor", value.detach().cpu()
+        value = (value if value.layout is torch.strided else value.to_dense()).resolve_conj().resolve_neg()
         value = (value.float() if value.dtype is torch.bfloat16 else value).numpy()
-    elif not issubclass(kind, (np.ndarray, np.generic)):
+    elif not issubclass(kind, (np.ndarray, complex)):
         return _other(value)
     array = np.asarray(value)
     if array.dtype.name not in DTYPES or not budget.take(0, array.nbytes):
@@ -143,6 +160,8 @@ def _decode_array(kind: str, dtype: Any, shape: Any, text: Any, budget: _Budget)
     if dtype not in DTYPES or not isinstance(text, str) or not isinstance(shape, list) or len(shape) > 32:
         raise ValueError("no array")
     if not all(type(n) is int and 0 <= n <= ARRAY_BYTES for n in shape) or not budget.take(0, len(text) * 3 // 4 - 2):
+        raise ValueError("too large")
+    if math.prod(max(n, 1) for n in shape) > ARRAY_BYTES:  # lists in lists of nothing
         raise ValueError("too large")
     try:
         raw = base64.b64decode(text, validate=True)

@@ -82,7 +82,7 @@ def graded(cells, trials, entries=GRADED, **limits):
 def test_an_attack_gains_nothing(attack, trials, monkeypatch):
     monkeypatch.setenv("BERTCOURSE_SECRET", "SECRET-OF-THE-TEACHER")
     start = time.monotonic()
-    found, _ = graded([*attack.cells, gradebooks.solution_cell(GRADED[1])], trials, seconds=min(attack.seconds, 15.0))
+    found, _ = graded([*attack.cells, gradebooks.solution_cell(GRADED[1])], trials, seconds=min(attack.seconds, 10.0))
     assert found["5.1"] != checking.CORRECT and time.monotonic() - start < 45
 
 
@@ -101,6 +101,29 @@ def test_a_right_answer_would_gain_it(trials):
 def test_what_is_broken_costs_itself_only(cell, trials):
     found, _ = graded([cell, *(gradebooks.solution_cell(entry) for entry in GRADED)], trials)
     assert set(found.values()) == {checking.CORRECT}
+
+
+@pytest.mark.parametrize("cell", [
+    "import mmap, os, time\nfor _ in range(3):\n    if os.fork() == 0: break\nm = mmap.mmap(-1, 400 * 10**6)\nfor i in range(0, len(m), 4096): m[i] = 1\ntime.sleep(30)",
+    "import os, time\nfiles = [os.memfd_create(str(n)) for n in range(50)]\nfor f in files: os.write(f, b'x' * 40 * 10**6)\ntime.sleep(30)",
+    "import os, time\nif os.fork() == 0:\n    while True:\n        for n in range(3, 12):\n            try: os.write(n, b'{\"a\": 1}\\n')\n            except OSError: pass\n        time.sleep(0.01)\n"
+    "for _ in range(3):\n    if os.fork() == 0: break\nx = bytearray(400 * 10**6)\ntime.sleep(30)",
+], ids=["shared", "files in memory", "beside a trickle of output"])  # fmt: skip
+def test_memory_is_limited_however_it_is_taken(cell, trials):
+    _, run = graded([cell], trials, memory_mb=800, cell_seconds=30.0)
+    assert run.stopped == "memory"
+
+
+def test_what_python_understands_in_a_notebook_is_understood(trials):
+    cells = ["%%time\n" + gradebooks.solution_cell(GRADED[0]), "import asyncio\nawait asyncio.sleep(0)\n" + gradebooks.solution_cell(GRADED[1])]
+    found, run = graded(cells, trials)
+    assert set(found.values()) == {checking.CORRECT} and not run.errors
+
+
+def test_slow_cells_leave_time_for_the_exercises(trials):
+    cells = [*(gradebooks.solution_cell(entry) for entry in GRADED), *["import time; time.sleep(1.9)"] * 20]
+    found, run = graded(cells, trials, seconds=16.0)
+    assert set(found.values()) == {checking.CORRECT} and not run.stopped
 
 
 def test_what_can_be_seen_inside(trials):
