@@ -136,11 +136,10 @@ def recognise(exercise: Exercise, mistakes: Sequence[tuple[Mistake, Sequence[Res
 
 
 class Trial:
-    """The inputs of an exercise by one seed, and what right and wrong answers give for them: computed once, when it is asked for."""
+    """The inputs of an exercise, and what right and wrong answers give for them: computed once, when it is asked for."""
 
-    def __init__(self, exercise: Exercise, seed: int = 0) -> None:
-        self.exercise = exercise
-        self.cases = list(exercise.cases(Draw(seed)))
+    def __init__(self, exercise: Exercise, cases: Sequence[tuple[Any, ...]]) -> None:
+        self.exercise, self.cases = exercise, cases
 
     @cached_property
     def right(self) -> list[tuple[Call, Result]]:
@@ -180,5 +179,5 @@ def judge(exercise: Exercise, function: Callable[..., Any], stub: str = "", seed
     is_unchanged = same_body(getattr(function, "__code__", None), code_of(stub, exercise.name))
     if is_unchanged and exercise.origin is None:
         return Outcome(NOT_ATTEMPTED, is_unchanged=True)
-    trial = Trial(exercise, seed)
+    trial = Trial(exercise, list(exercise.cases(Draw(seed))))
     return trial.verdict(outputs(exercise, function, trial.cases, seconds), is_unchanged)

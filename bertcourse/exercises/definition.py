@@ -41,6 +41,12 @@ class Draw(Generator):
         return torch.from_numpy(self.integers(low, high, shape))
 
 
+def shuffled_cases(cases: Callable[[Draw], Sequence[tuple[Any, ...]]], seed: int) -> list[tuple[Any, ...]]:
+    """An exercise's inputs in an order that the seed decides, so that an answer cannot go by the number of its call."""
+    found = list(cases(Draw(seed)))
+    return [found[i] for i in Draw(seed + 1).permutation(len(found))]
+
+
 @dataclass(frozen=True)
 class Mistake:
     """A wrong answer as code, and the sentence for a learner whose answer gives the same outputs."""

@@ -101,11 +101,11 @@ def hide_checks() -> None:
 
 def prepare(exercise: Mapping[str, Any]) -> tuple[list[tuple[Any, ...]], Callable[..., Any] | None]:
     """The inputs of an exercise, and what looks at a result before it is compared."""
-    from bertcourse.exercises.definition import Draw
+    from bertcourse.exercises.definition import shuffled_cases
     names: dict[str, Any] = {"__name__": f"bertcourse.exercises.inputs_{exercise['id'].replace('.', '_')}"}
     exec(compile(exercise["inputs"], f"<inputs of {exercise['id']}>", "exec"), names)
-    cases = eval(exercise["cases"], names)(Draw(exercise["seed"]))
-    return list(cases), eval(exercise["observe"], names) if exercise["observe"] else None
+    cases = shuffled_cases(eval(exercise["cases"], names), exercise["seed"])
+    return cases, eval(exercise["observe"], names) if exercise["observe"] else None
 
 
 def is_data(value: Any) -> bool:

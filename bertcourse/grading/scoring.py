@@ -12,7 +12,7 @@ from typing import Any
 from bertcourse.base.bilingual import Text
 from bertcourse.exercises import checking
 from bertcourse.exercises.checking import Outcome, Result, Trial
-from bertcourse.exercises.definition import Exercise, Experiment
+from bertcourse.exercises.definition import Exercise, Experiment, shuffled_cases
 from bertcourse.exercises.loading import Entry
 from bertcourse.exercises.running import LETTERS, LINES, Call, Failure
 from bertcourse.grading import sandbox
@@ -121,7 +121,8 @@ class Trials:
 
     def __getitem__(self, entry: Entry) -> Trial:
         if entry.id not in self._found:
-            self._found[entry.id] = Trial(entry.task(), seed_of(self.secret, entry.id))
+            exercise = entry.task()
+            self._found[entry.id] = Trial(exercise, shuffled_cases(exercise.cases, seed_of(self.secret, entry.id)))
         return self._found[entry.id]
 
 
