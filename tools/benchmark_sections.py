@@ -601,6 +601,54 @@ def real(found: list[Recording]) -> Section:
     )
 
 
+# --- attacks.json -------------------------------------------------------------------------------------------------
+
+
+def attacks(found: list[Recording]) -> Section:
+    """Which attacks gain a point or do harm, by tool."""
+    one, tools = found[0].found, {"ours": "bertcourse", "nbgrader": "nbgrader", "otter": "otter-grader"}
+    rows = {name: [attack["tools"][tool] for tool in tools] for name, attack in one["attacks"].items()}
+    shown = {name: f"`{name}`" for name in ("os._exit", "sys.exit", "pickle", "sitecustomize")}  # names of Python
+    lines = [[shown.get(name, name), one["attacks"][name]["tries"], *map(came_to, row)] for name, row in rows.items()]
+    totals = {tool: totals_of([row[number] for row in rows.values()]) for number, tool in enumerate(tools)}
+    panel = {tools[tool]: {"gained a point": single(row["gained"]), "did harm": single(row["harm"])} for tool, row in totals.items()}
+    summary = [
+        [f"{name} {one['versions'][name]}", str(totals[tool]["run"]), str(totals[tool]["gained"]), str(totals[tool]["harm"])]
+        for tool, name in tools.items()
+    ]
+    values: dict[str, Words] = {
+        "all": str(len(rows)),
+        "both": str(sum(bool(row[1]["gained"] and row[2]["gained"]) for row in rows.values())),
+    }
+    for tool in ("nbgrader", "otter"):
+        values |= {tool: str(totals[tool]["gained"]), f"{tool}_harm": str(totals[tool]["harm"])}
+    values |= {"nbgrader_version": one["versions"]["nbgrader"], "otter_version": one["versions"]["otter-grader"],
+               "seconds_limit": f"{one['limits']['seconds']:g}", "memory_limit": f"{one['limits']['memory_mb']:,}"}  # fmt: skip
+    holds = {
+        "no attack gains a point with ours": totals["ours"] == {"run": len(rows), "gained": 0, "harm": 0},
+        "attacks gain points with both other tools": min(totals[tool]["gained"] for tool in ("nbgrader", "otter")) > 0,
+        "the counts are those of the rows": totals == one["counts"],
+        "every tool tells a right answer from a wrong one": all(
+            [row["score"] for row in one["controls"][tool].values()] == [1.0, 0.0] for tool in tools
+        ),
+    }
+    tables = [Table(["tool", "attacks run", "gained a point", "did harm"], summary), Table(["attack", "tries", *tools.values()], lines)]
+    return Section(tables, values, holds, {"hidden tests of one exercise": panel}, f"attacks, of {len(rows)}", log=False)
+
+
+def came_to(row: Mapping[str, Any]) -> str:
+    """What an attack came to, for a table."""
+    if row["gained"] is None:
+        return "not run"
+    return ", ".join([*["point"] * row["gained"], *["harm"] * bool(row["harm"])]) or "–"
+
+
+def totals_of(rows: list[Mapping[str, Any]]) -> dict[str, int]:
+    """How many were run, gained a point, did harm."""
+    ran = [row for row in rows if row["gained"] is not None]
+    return {"run": len(ran), "gained": sum(row["gained"] for row in ran), "harm": sum(bool(row["harm"]) for row in ran)}
+
+
 SECTIONS: dict[str, Callable[[list[Recording]], Section]] = {
     function.__name__: function
     for function in (
@@ -619,6 +667,7 @@ SECTIONS: dict[str, Callable[[list[Recording]], Section]] = {
         memory,
         threads,
         real,
+        attacks,
     )
 }
 
