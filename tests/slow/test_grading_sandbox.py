@@ -62,7 +62,7 @@ def untouched():
     settings = Path("/proc/sys/kernel/core_pattern").read_text()
     yield
     new = {f"{place}/{name}" for place, names in before.items() for name in set(os.listdir(place)) - names}
-    assert not [name for name in new if any(word in name for word in ("attack", "evil", "flood", "scores.csv", "gradebook", "customize"))]
+    assert not [name for name in new if any(word in name for word in ("bertcourse-attack", "evil", "flood", "scores.csv", "gradebook", "customize"))]
     assert Path("/proc/sys/kernel/core_pattern").read_text() == settings
     deadline = time.monotonic() + 5
     while left := list(left_behind()):
