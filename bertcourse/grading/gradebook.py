@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 import sys
 import textwrap
 import unicodedata
@@ -174,13 +175,17 @@ def _add_marks(gradebook: Any, course: Path, student: str, record: Record, assig
 
 @contextmanager
 def _alembic_on_path() -> Iterator[None]:
-    """nbgrader asks a program beside Python for the version of its tables, and expects it on PATH."""
-    before = os.environ.get("PATH", os.defpath)
-    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{before}"
+    """nbgrader asks a program beside Python for the version of its tables: on PATH, and with a locale in which its files can be read."""
+    ours = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}", "LC_ALL": "C.UTF-8"}
+    before = {name: os.environ.get(name) for name in ours}
+    os.environ.update(ours)
     try:
         yield
     finally:
-        os.environ["PATH"] = before
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def fill(course: Path, records: Sequence[Record], students: Mapping[str, str], assignment: Assignment) -> None:
@@ -198,5 +203,5 @@ def fill(course: Path, records: Sequence[Record], students: Mapping[str, str], a
             for record in records:
                 if record["page"]:
                     _add_marks(gradebook, course, students[record["student"]], record, assignment)
-    except sqlalchemy.exc.SQLAlchemyError as error:
+    except (sqlalchemy.exc.SQLAlchemyError, subprocess.CalledProcessError) as error:
         raise OSError(None, f"{course / DATABASE}: {str(error).splitlines()[0]}") from None
