@@ -267,6 +267,8 @@ def run(request: bytes, limits: Limits, trust: bool = False, stop: threading.Eve
         feeder.start()
         try:
             yield from _lines(process, limits, stop or threading.Event())
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(1)  # it ends by itself, and its CPU time is counted
         finally:
             _end(process)
             feeder.join(5)
