@@ -37,6 +37,7 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from bertcourse.app.cli import Parser  # noqa: E402
+from bertcourse.grading.sandbox import system_folders  # noqa: E402
 
 LIMIT = 60.0  # seconds of a run of a stock tool; what takes longer is ended
 MEMORY_MB = 4_000  # of all processes of a run together
@@ -197,12 +198,7 @@ def sandboxed(command: Sequence[str], shown: Iterable[Path]) -> list[str]:
     options = ["--unshare-all", "--unshare-user", "--disable-userns", "--uid", str(ACCOUNT), "--gid", str(ACCOUNT), "--cap-drop", "ALL",
                "--die-with-parent", "--new-session", "--clearenv", "--proc", "/proc", "--dev", "/dev", "--size", size, "--tmpfs", "/tmp",
                "--size", size, "--tmpfs", "/home/teacher"]  # fmt: skip
-    for name in ("lib", "lib64", "lib32", "bin", "sbin"):
-        place = Path("/", name)
-        if place.is_symlink():
-            options += ["--symlink", os.readlink(place), str(place)]
-        elif place.is_dir():
-            options += ["--ro-bind", str(place), str(place)]
+    options += system_folders()
     for path in ("/etc/ld.so.cache", "/etc/passwd", "/etc/hosts", "/etc/nsswitch.conf"):
         options += ["--ro-bind-try", path, path]
     for folder in folders:

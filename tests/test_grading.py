@@ -524,3 +524,13 @@ def test_own_work_is_graded_without_a_sandbox(tmp_path, capsys):
     assert main(argv) == 2 and str(tmp_path / "s") in capsys.readouterr().err
     assert main([*argv, "--resume"]) == 0 and (tmp_path / "s-journal.jsonl").read_bytes() == before
     assert (tmp_path / "s-feedback/a/01_bert.html").is_file() and not list(tmp_path.glob("**/.*"))
+
+
+def test_cells_keep_the_numbers_that_a_student_sees(tmp_path):
+    notebook = gradebooks.solved("01_bert", leave=("1.2",))
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    number = next(i for i, cell in enumerate(code, 1) if cell["id"] == "stub-1-2")
+    code[number - 1]["source"] = ["1 / 0"]
+    gradebooks.write(tmp_path / "in", "a/01_bert.ipynb", notebook)
+    main(["grade", str(tmp_path / "in"), "--out", str(tmp_path / "s.csv"), "--trust-submissions", "--chapters", "1", "--lang", "en"])
+    assert f"counted from 1: {number} (ZeroDivisionError)." in (tmp_path / "s-feedback/a/01_bert.html").read_text(encoding="utf-8")

@@ -51,10 +51,15 @@ class Result:
 
 # --- running ------------------------------------------------------------------------------------------------------
 
+def is_data(value: Any) -> bool:
+    """Can it be seen whether a function has changed it?"""
+    return isinstance(value, (list, dict, set)) or hasattr(value, "shape")
+
+
 def changed_argument(before: tuple[Any, ...], after: tuple[Any, ...]) -> int | None:
     """The first argument whose value is another than before; only data is looked at."""
     for i, (one, other) in enumerate(zip(before, after)):
-        if isinstance(one, (list, dict, set)) or hasattr(one, "shape"):
+        if is_data(one):
             if difference(one, other, 0.0) is not None:
                 return i
     return None

@@ -121,7 +121,7 @@ class Grading:
         """What the sandbox gets."""
         entries = self.assignment.entries(submission.page)
         handed_out = released_cells(submission.page, self.assignment)
-        cells = [cell for cell in submission.cells if cell.strip() not in handed_out]
+        cells = ["" if cell.strip() in handed_out else cell for cell in submission.cells]  # the others keep their numbers
         return scoring.request_for(cells, entries, self.trials, self.limits)
 
     def judge(self, submission: Submission, run: Run) -> list[Mark]:

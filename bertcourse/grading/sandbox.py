@@ -99,16 +99,23 @@ def openings(folders: Sequence[Path]) -> list[str]:
 
 # --- the command --------------------------------------------------------------------------------------------------
 
-def walls(limits: Limits) -> list[str]:
-    """The options of bubblewrap: everything apart, nothing writable but a scratch folder."""
-    options = ["--unshare-all", "--unshare-user", "--disable-userns", "--uid", str(NOBODY), "--gid", str(NOBODY), "--cap-drop", "ALL",
-               "--die-with-parent", "--new-session", "--clearenv", "--proc", "/proc", "--dev", "/dev"]
+def system_folders() -> list[str]:
+    """Options that show the system's folders beside /usr, most of which are links into it today."""
+    options = []
     for name in ("lib", "lib64", "lib32", "bin", "sbin"):
         place = Path("/", name)
         if place.is_symlink():
             options += ["--symlink", os.readlink(place), str(place)]
         elif place.is_dir():
             options += ["--ro-bind", str(place), str(place)]
+    return options
+
+
+def walls(limits: Limits) -> list[str]:
+    """The options of bubblewrap: everything apart, nothing writable but a scratch folder."""
+    options = ["--unshare-all", "--unshare-user", "--disable-userns", "--uid", str(NOBODY), "--gid", str(NOBODY), "--cap-drop", "ALL",
+               "--die-with-parent", "--new-session", "--clearenv", "--proc", "/proc", "--dev", "/dev"]
+    options += system_folders()
     options += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache", "--size", str(limits.scratch_mb * 10**6), "--tmpfs", "/tmp"]
     for folder in shown_folders():
         options += ["--ro-bind", str(folder), str(folder)]
