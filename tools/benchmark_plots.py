@@ -57,6 +57,8 @@ def scale(ax, values: Sequence[float], log: bool) -> None:
     low, high = min(values), max(values)
     if not log:
         ax.margins(x=0.1)
+        if all(float(value).is_integer() for value in values):  # counts
+            ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         return
     room = (high / low) ** 0.06
     ax.set_xscale("log")

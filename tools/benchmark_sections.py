@@ -531,11 +531,13 @@ def threads(found: list[Recording]) -> Section:
         job for recording in found for job in recording.found["jobs"].values() if job["quiet"][spin]["cpu"] > 1.1 * job["quiet"][one]["cpu"]
     ]
     wall, cpu = ([job["quiet"][spin][key] / job["quiet"][one][key] for job in many] for key in ("wall", "cpu"))
+    passive = [job["quiet"][sleep]["wall"] / job["quiet"][one]["wall"] for job in many]
     busy = [job["busy"][spin]["wall"] / job["busy"][one]["wall"] for job in many]
     limits = [f"{recording.found['settings']['limit']:g}" for recording in found]
     values = {
         "wall": span(wall),
         "cpu": span(cpu, ".1f"),
+        "passive": span(passive),
         "least": f"{min(busy):.1f}",
         "worst": f"{max(busy):.1f}",
         "limits": (" 秒、".join(limits), " and ".join(limits)),
@@ -545,6 +547,7 @@ def threads(found: list[Recording]) -> Section:
             job["busy"][spin]["wall"] > max(job["busy"][name]["wall"] for name in (one, sleep)) for job in many
         ),
         "spinning costs CPU on a quiet machine": min(cpu) > 1.2,
+        "two sleeping threads are no faster than one": min(passive) > 1,
         "a run was ended at the limit": any(job["busy"][spin]["ended"] for job in many),
     }
     return Section(tables, values, holds, panels, "seconds, times those of 1 thread", (1, one))
@@ -649,6 +652,46 @@ def totals_of(rows: list[Mapping[str, Any]]) -> dict[str, int]:
     return {"run": len(ran), "gained": sum(row["gained"] for row in ran), "harm": sum(bool(row["harm"]) for row in ran)}
 
 
+# --- grade.json ---------------------------------------------------------------------------------------------------
+
+
+def grade(found: list[Recording]) -> Section:
+    """A submission beside nbgrader, and what a class takes."""
+    one, ours, base = found[0], "bertcourse grade", "nbgrader autograde"
+    arms, part = one.arms("peers"), one.found["parts"]["class"]
+    fast, cheap = (ratio(arms, ours, base, place) for place in (WALL, CPU))
+    lines = []
+    for name, arm in arms.items():
+        points = [ratio(arms, name, base, place) for place in (WALL, CPU)]
+        lines.append([name, f"{1 / arm['per_s']:.2f}", short(points[0].value), f"{1 / arm['per_cpu_s']:.2f}", short(points[1].value)])
+    measured = {"minutes": ("minutes", ".1f"), "largest page, kB": ("largest_page_kb", ".1f"), "memory: second half / first": ("memory", ".2f")}
+    goals = []
+    for shown, (key, form) in measured.items():
+        row = part[key]
+        value = row["second_half_to_first"] if key == "memory" else row["value"]
+        goals.append([shown, row["goal"].replace(">=", "≥"), format(value, form), "met" if row["met"] else "missed"])
+    values: dict[str, Words] = {
+        "fast": f"{fast.value:.2f}",
+        "fast_between": span((fast.low, fast.high)),
+        "cheap": f"{cheap.value:.2f}",
+        "each": f"{1 / arms[ours]['per_s']:.1f}",
+        "theirs": f"{1 / arms[base]['per_s']:.1f}",
+        "students": str(part["students"]),
+        "minutes": f"{part['minutes']['value']:.1f}",
+        "peak": f"{part['memory']['peak_mb']:.0f}",
+    }
+    holds = {
+        "a submission takes less time and CPU than nbgrader in every round": min(fast.low, cheap.low) > 1,
+        "a class meets its goals": all(part[key]["met"] for _, (key, _) in measured.items()),
+    }
+    tables = [
+        Table(["grader", "seconds", "as fast as nbgrader", "CPU seconds", "as cheap as nbgrader"], lines, one.cpu),
+        Table(["measure", "goal", "reached", "result"], goals, one.cpu),
+    ]
+    panels = {one.short: {"bertcourse grade": {"CPU time": cheap, "wall time": fast}}}
+    return Section(tables, values, holds, panels, "nbgrader's time, as a multiple of ours", (1, "nbgrader"), log=False)
+
+
 SECTIONS: dict[str, Callable[[list[Recording]], Section]] = {
     function.__name__: function
     for function in (
@@ -668,6 +711,7 @@ SECTIONS: dict[str, Callable[[list[Recording]], Section]] = {
         threads,
         real,
         attacks,
+        grade,
     )
 }
 
