@@ -5,6 +5,7 @@ import http
 import io
 import json
 import os
+import re
 import stat
 import zipfile
 from datetime import UTC, datetime
@@ -200,6 +201,15 @@ def test_students_get_no_solution(sheet, lang):
         secrets += [hint[lang] for hint in task.hints] + [getattr(task, "answer", Text("", ""))[lang]]
         for secret in filter(None, secrets):
             assert json.dumps(secret, ensure_ascii=False)[1:-1] not in text, (entry.id, secret)
+
+
+@pytest.mark.parametrize("lang", ["zh", "en"])
+@pytest.mark.parametrize("sheet", load_sheets(), ids=lambda sheet: sheet.page)
+def test_what_is_handed_out_does_not_say_how_to_see_solutions(sheet, lang):
+    cells = ["".join(cell["source"]) for cell in student_notebook(sheet, default_assignment([sheet], lang))["cells"]]
+    assert not [cell for cell in cells if re.search(r"\bhint\b|\bsolution\b", cell)]
+    assert any(cell.endswith("from bertcourse.exercises import check, progress") for cell in cells)
+    assert sum({"zh": "`progress()` 显示进度。", "en": ". `progress()` shows how far you are."}[lang] in cell for cell in cells) == 1
 
 
 def test_a_planted_solution_would_be_found():

@@ -23,6 +23,8 @@ from bertcourse.jobs.options import Choice, Options, as_path, option
 from bertcourse.languages import LANGUAGES
 
 LOCAL_LINK = re.compile(r"\[([^\]]+)\]\(\.\./[^)]*\.ipynb[^)]*\)")
+HELP = re.compile(r"`hint\([^`]*` 给提示，`solution\([^`]*` 给解答，|`hint\([^`]*` gives a hint, `solution\([^`]*` the solution, and "
+                  r"|(?<=import check), hint(?=, progress)|(?<=, progress), solution$")
 CELL = re.compile(r"(stub|check|answer)-(\d)-(\d+)(?:-en)?")
 CONFIG = '''# nbgrader's settings for this folder; `bertcourse grade --course .` fills its gradebook.
 c = get_config()  # noqa: F821  nbgrader defines it
@@ -75,12 +77,12 @@ def grader_metadata(part: str, id: str, points: float, kind: str) -> dict[str, A
 
 
 def student_notebook(sheet: Sheet, assignment: Assignment) -> dict[str, Any]:
-    """The notebook that is handed out: no definition, no solution, no hint; with nbgrader's metadata."""
+    """The notebook that is handed out, with nbgrader's metadata: no definition, no hint or solution, nor the functions that show them."""
     source = json.loads(sheet.path.read_text(encoding="utf-8"))
     notebook = learner_sheet(source, sheet.page, assignment.lang)
     questions = {entry.id for entry in sheet.entries if entry.facts.kind == "Question"}
     for cell in notebook["cells"]:
-        cell["source"] = [LOCAL_LINK.sub(r"\1", line) for line in cell["source"]]
+        cell["source"] = [HELP.sub("", LOCAL_LINK.sub(r"\1", line)) for line in cell["source"]]
         found = CELL.fullmatch(cell["id"])
         if not found:
             continue
@@ -138,7 +140,7 @@ def release(
     out: str | Path,  # a new folder: release/ is for the students, the rest stays with you
     chapters: Sequence[str] | None = None,  # chapters (4) or pages (04_1_tasks); default: all
     lang: str = "zh",  # the language of notebooks and feedback
-    due: str | None = None,  # until when, such as 2027-01-31 or 2027-01-31T18:00
+    due: str | None = None,  # until when: 2027-01-31 (23:59:59 in the time zone of this machine) or 2027-01-31T18:00
 ) -> Assignment:  # what will be graded
     "Write the students' notebooks, a file with points and due date, and a secret seed. Raises `UserError`."
     return run_release(ReleaseOptions(out=as_path(out), chapters=chapters, lang=lang, due=due))
