@@ -182,6 +182,7 @@ class Ledger:
     ):
         if verdict not in ("", *VERDICTS): raise ValueError(f"no verdict {verdict!r}: {', '.join(VERDICTS)}")
         if kind not in ("", *KINDS): raise ValueError(f"no kind {kind!r}: {', '.join(KINDS)}")
+        self.whole = not (chapter or verdict or kind)
         self.claims = [c for c in ledger().values() if chapter in ("", c.chapter, c.section)
                        and verdict in ("", c.verdict) and kind in ("", c.kind)]
         if not self.claims: raise ValueError(f"no claims of {' '.join(filter(None, [chapter, verdict, kind]))!r}")
@@ -194,7 +195,7 @@ class Ledger:
     def __repr__(self): return f"Ledger({self.counts()})"
 
     def _repr_html_(self):
-        table = _table(_HEADS, [_row(c) for c in self.claims], [_data(c) for c in self.claims])
+        table = _table(_HEADS, [_row(c, self.whole) for c in self.claims], [_data(c) for c in self.claims])
         name = "ledger-" + hashlib.sha256(table.encode()).hexdigest()[:8]
         shown = f'<p class="ledger-shown" hidden><b></b> / {len(self.claims)}</p>'
         return (f'<div class="ledger" id="{name}">{_counts(self)}{_filters(self)}{shown}'
@@ -216,16 +217,16 @@ def _table(heads, rows, data=()):
 
 def _data(c): return f' data-chapter="{c.chapter}" data-verdict="{c.verdict}" data-kind="{c.kind}"'
 
-def _row(c):
-    "The cells of one claim."
+def _row(c, anchored):
+    "The cells of one claim. Only the whole ledger has anchors: a page may show a part of it as well, and an id stands once on a page."
     statement, right = _both(c.zh, c.en), _both(c.note_zh, c.note_en)
     measured = measured_values().get(c.id)
     if measured and (said := _here(c, measured.value, "", True)):
         right += " " + _both(said, _here(c, measured.value, "", False))
     if measured: right += f' <small style="opacity:.75">{html.escape(measured.page)}, {measured.date}</small>'
     section = bilingual("学习建议", "advice") if c.section == "advice" else html.escape(c.section)
-    anchor = f'<span id="claim-{html.escape(c.id)}">{section}</span>'
-    return [anchor, statement, _verdict(c.verdict), right, html.escape(c.source)]
+    if anchored: section = f'<span id="claim-{html.escape(c.id)}">{section}</span>'
+    return [section, statement, _verdict(c.verdict), right, html.escape(c.source)]
 
 def _verdict(verdict):
     mark, colour, zh, en = _VERDICT_STYLE[verdict]

@@ -231,6 +231,15 @@ def test_text_without_words_and_another_example(open_page):
     page.get_by_text("(it was she)").wait_for()
 
 
+def test_what_was_chosen_before_stays_chosen(open_page):
+    page = open_page("zh-light")
+    page.get_by_role("button", name="第 2 层第 1 头").click()
+    page.get_by_role("button", name="在浏览器里运行").click()
+    page.get_by_label("INT8").wait_for(timeout=60_000)
+    assert page.get_by_role("button", name="第 2 层第 1 头").get_attribute("aria-pressed") == "true"
+    assert page.get_by_label("例句").input_value() == "0"
+
+
 @pytest.mark.parametrize("name", ["en-light", "en-dark", "zh-light", "zh-dark"])
 @pytest.mark.parametrize("width", [1000, 390])
 def test_it_fits_on_every_screen(open_page, screenshots, name, width):

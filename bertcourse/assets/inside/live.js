@@ -282,18 +282,27 @@ class Live {
     this.view.controls.replaceChildren(row, sentences, this.message);
     this.view.onMask = () => this.update();
     select.value = "0";
-    await this.take(this.examples[0]);
+    await this.begin(this.examples[0]);
     select.focus();
   }
 
-  async take(example) {
+  // The first example: if the stored picture shows it already, perhaps masked, the head and token that are chosen there stay chosen.
+  async begin(example) {
+    const shown = this.view.data.tokens;
+    const { tokens } = this.model.encode(example.text, example.pair);
+    const same = tokens.length === shown.length && tokens.every((token, i) => [token, "[MASK]"].includes(shown[i]));
+    await this.take(example, same ? { layer: this.view.layer, head: this.view.head, token: this.view.token } : {});
+  }
+
+  // `chosen` goes before what the example shows.
+  async take(example, chosen = {}) {
     clearTimeout(this.timer);
     [this.fields[0].value, this.fields[1].value] = [example.text, example.pair ?? ""];
     const tokens = this.model.encode(example.text, example.pair).tokens;
     const masked = example.mask ? tokens.indexOf(example.mask) : -1;
     const choice = { masked: masked >= 0 ? masked : null, token: Math.max(0, tokens.indexOf(example.token ?? example.mask)), shared: example.compare ?? null };
     if (example.layer) Object.assign(choice, { layer: example.layer - 1, head: example.head - 1 });
-    await this.update(choice);
+    await this.update({ ...choice, ...chosen });
   }
 
   // Not at every key: what is typed quickly is computed once.
