@@ -155,7 +155,7 @@ def test_neighbours(tmp_path, header):
     assert {word for row in rows[1:] for word in re.findall(r"\w+", row["sentence"])[1:]} == {"gloops", "milk"}
     code, out, err = call("--task", "classification", "-p", 1, stdin=stdin * 2)
     assert all(line.count(ODD) == 1 == line.count(ODD.upper()) for line in out.splitlines())
-    assert err.count("words of several pieces stay as they are") == 1 and err.splitlines()[-1].startswith("2 rows read, 42 written, ")
+    assert err.count("words of several tokens stay as they are") == 1 and err.splitlines()[-1].startswith("2 rows read, 42 written, ")
 
 
 @pytest.mark.parametrize("says, content", [

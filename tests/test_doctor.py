@@ -223,3 +223,9 @@ def test_needs_name_what_exists():
     for need in (ANY, *CHAPTERS.values()):
         for name in need.assets:
             assert asset(name).exists()
+
+
+def test_memory_is_at_least_what_was_measured():
+    measured = json.loads(asset("timings.json").read_text(encoding="utf-8"))
+    short = {name: measured[name]["memory_mb"] for name, need in CHAPTERS.items() if measured[name]["memory_mb"] > need.memory_mb}
+    assert not short, "bertcourse/app/needs.py asks for less memory than these chapters took"

@@ -231,7 +231,7 @@ def test_what_was_understood_is_said(data, tmp_path, monkeypatch):
     lines = lines[0:6:2] + lines[6:]
     for line, option in zip(lines, ("--train", "--dev", "--test")):
         assert file_of(argv, option).name in line
-    assert re.fullmatch(r"length \d+ pieces \(auto\): .* of the texts are longer and cut", lines[3])
+    assert re.fullmatch(r"length \d+ tokens \(auto\): .* of the texts are longer and cut", lines[3])
     assert lines[4] == "model tiny: BertForSequenceClassification, 4 × 128, 1,093,378 parameters; newly initialised: classifier"
     assert lines[5].startswith("4 steps of 8, learning rate 0.001 (auto, width 128), precision ") and "language en" in lines[5]
     assert re.fullmatch(r"epoch 0.8, step 4 of 4: loss \S+; dev: accuracy \S+%, macro_f1 \S+%, mcc \S+, f1 \S+%", lines[6])
@@ -269,7 +269,7 @@ def test_answers_may_be_as_long_as_those_of_the_training(tmp_path, monkeypatch):
     shutil.copyfile(tmp_path / "t.jsonl", tmp_path / "d.jsonl")
     code, _, err = call(*argv, "--out", tmp_path / "m")
     kept = json.loads((tmp_path / "m/bertcourse.json").read_text())["max_answer_length"]
-    assert code == 0 and f"answers of at most {kept} pieces (auto)" in err and 38 <= kept <= 60
+    assert code == 0 and f"answers of at most {kept} tokens (auto)" in err and 38 <= kept <= 60
     succeed(*argv, "--max-answer-length", 7, "--out", tmp_path / "n")
     assert json.loads((tmp_path / "n/bertcourse.json").read_text())["max_answer_length"] == 7
     in_both_languages(monkeypatch, "--max-answer-length is for --task qa, not for ner", "--task", "ner", "--train", tmp_path / "t.jsonl", *FAST,
@@ -381,7 +381,7 @@ def test_length_is_chosen_or_given(tmp_path):
     argv = ["--task", "classification", "--train", tmp_path / "t.tsv", "--dev", tmp_path / "t2.tsv", *FAST[:-1]]
     (tmp_path / "t2.tsv").write_text("sentence\tlabel\nthe dog\ta\nthe cat\tb\n")
     code, _, err = call(*argv, "--out", tmp_path / "a", "--max-length", 16)
-    assert code == 0 and "length 16 pieces: 3.3% of the texts are longer and cut" in err
+    assert code == 0 and "length 16 tokens: 3.3% of the texts are longer and cut" in err
     assert json.loads((tmp_path / "a/bertcourse.json").read_text())["max_length"] == 16
     assert succeed(*argv, "--out", tmp_path / "b")["max_length"] == 48
 

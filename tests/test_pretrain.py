@@ -407,7 +407,7 @@ def words(folder: Path, ids: dict[str, int], special: list[str]) -> Path:
     ([*SPECIAL, "the"], SPECIAL[:4], "has no [MASK]"),
     ([*SPECIAL, "the"], [], "has no [PAD], [UNK], [CLS], [SEP], [MASK]"),
     (["[UNK]", "[PAD]", *SPECIAL[2:], "the"], SPECIAL, "does not number [PAD] 0"),
-    ([*SPECIAL, *[None] * 9, "the"], SPECIAL, "has 6 pieces, but numbers up to 14"),
+    ([*SPECIAL, *[None] * 9, "the"], SPECIAL, "has 6 entries, but numbers up to 14"),
     ([*SPECIAL, "The", "the"], SPECIAL, "of the text is [UNK] to this tokenizer"),
 ])
 def test_tokenizers_that_are_refused(corpus, tmp_path, monkeypatch, ids, special, says):

@@ -299,7 +299,7 @@ def test_a_body_of_another_type_or_size(client):
 def test_more_work_than_one_request_may_make(client, predictors, monkeypatch):
     many = {"question": ["Where?"] * 64, "context": ["Mary went to Paris. " * 500] * 64}  # 10,000 characters each
     assert "makes more than 256 windows" in refused(client("qa").post(many), "too_much_work")
-    assert "makes more than 300 pieces" in refused(client("qa", max_pieces=300).post({"question": "Where?", "context": "Mary went to Paris. " * 60}), "too_much_work")
+    assert "makes more than 300 tokens" in refused(client("qa", max_pieces=300).post({"question": "Where?", "context": "Mary went to Paris. " * 60}), "too_much_work")
     assert "makes more than 2 windows" in refused(client("ner", max_windows=2).post({"text": "Mary went to Paris. " * 60}), "too_much_work")
     assert "makes more than 2 windows" in refused(client(max_windows=2).post({"text": ["a", "b", "c"]}), "too_much_work")
     begin = time.monotonic()

@@ -26,7 +26,7 @@ BAD_INPUT, INTERRUPTED = 2, 130  # exit codes: as argparse has it, and 128 + SIG
 
 COMMANDS = {  # name: one line of help in English and Chinese; the module is bertcourse.app.<name>
     "lab": ("open the course in JupyterLab, in a folder of your own", "在 JupyterLab 里打开课程，放在你自己的文件夹中"),
-    "doctor": ("tell whether this machine can run the course, and what mends it", "检查这台机器能否运行课程，以及怎样解决"),
+    "doctor": ("tell whether this machine can run the course, and how to fix what is missing", "检查这台机器能否运行课程，以及怎样解决"),
     "pretrain": ("pre-train a BERT on your own text, or on the toy world", "用自己的文本（或玩具世界）预训练 BERT"),
     "finetune": ("fine-tune a BERT on labelled files of your own", "用自己的标注数据微调 BERT"),
     "distill": ("train a small model to answer as a fine-tuned one does", "训练一个小模型，学微调过的模型怎样作答"),

@@ -14,9 +14,9 @@ class Need:
     disk_mb: int = 100  # free, in the current folder; MB of 10^6 bytes
     memory_mb: int = 1500  # available
 
-    def plus(self, *modules: str, assets: tuple[str, ...] = ()) -> Need:
+    def plus(self, *modules: str, assets: tuple[str, ...] = (), memory_mb: int = 1500) -> Need:
         """The same and more."""
-        return Need(self.modules + modules, self.assets + assets, self.disk_mb, self.memory_mb)
+        return Need(self.modules + modules, self.assets + assets, self.disk_mb, memory_mb)
 
 
 ANY = Need()
@@ -26,7 +26,7 @@ CHAPTERS = {  # a test asks for a row for every notebook of a chapter
     "03_1_objectives": ANY.plus("accelerate", "tokenizers", "safetensors", "scipy",
                                 assets=("tiny-bert", "paper_tables.toml", "experiments/3.1-masking-mixes.json")),
     "03_2_pretraining": ANY.plus("accelerate", "tokenizers", "safetensors", assets=("tiny-bert",)),
-    "04_1_tasks": ANY.plus("accelerate", "datasets", "tokenizers", "safetensors", "scikit-learn", "scipy",
+    "04_1_tasks": ANY.plus("accelerate", "datasets", "tokenizers", "safetensors", "scikit-learn", "scipy", memory_mb=2000,
                            assets=("tiny-bert", "experiments/4.1-worth-pretraining.json", "experiments/4.1-training-size.json",
                                    "experiments/4.1-full-runs.json")),
     "04_2_practice": ANY.plus("accelerate", "datasets", "tokenizers", "safetensors", "scikit-learn", "scipy",

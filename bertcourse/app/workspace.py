@@ -138,8 +138,8 @@ If this folder is not `bertcourse-work` in the current folder, add `--dir` and i
 
 
 _EXERCISES_TEXT = {
-    "zh": "每一章有练习，写完一题立刻知道对不对；`bertcourse progress` 显示做了多少：",
-    "en": "Each chapter has exercises that are checked at once; `bertcourse progress` shows how far you are:",
+    "zh": "第 1 到 7 章有练习，写完一题立刻知道对不对；`bertcourse progress` 显示做了多少：",
+    "en": "Chapters 1 to 7 have exercises that are checked at once; `bertcourse progress` shows how far you are:",
 }
 
 

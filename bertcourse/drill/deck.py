@@ -76,7 +76,7 @@ def _need_genanki() -> None:
         import genanki  # noqa: F401
     except ImportError:
         raise UserError('genanki is not installed, which writes Anki decks: pip install "bertcourse[lab]", or name a file that ends in .csv',
-                        '没有安装写 Anki 卡组的 genanki：请运行 pip install "bertcourse[lab]"，或换成以 .csv 结尾的文件名') from None
+                        '没有安装写 Anki 牌组的 genanki：请运行 pip install "bertcourse[lab]"，或换成以 .csv 结尾的文件名') from None
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from bertcourse.drill.show import card_html
 
 TITLE = Text("记忆卡：", "Cards: ")
 HOW = Text("先在心里回答，再展开答案。选择题的答案也说明其他选项错在哪里。`bertcourse quiz --chapter {chapter}` 在终端里按间隔复习的时间表提问，"
-           "`bertcourse flashcards 卡组.apkg` 写出 Anki 卡组。",
+           "`bertcourse flashcards 牌组.apkg` 写出 Anki 牌组。",
            "Answer each card in your head, then unfold. The answers of choice cards also say why the other options are wrong. "
            "`bertcourse quiz --chapter {chapter}` asks in the terminal, on a schedule of spaced repetition; "
            "`bertcourse flashcards deck.apkg` writes an Anki deck.")

@@ -176,7 +176,7 @@ def neighbours(vectors: Path | None, hints: Hints) -> Callable[[str, int], Seque
     from bertcourse.tinybert import Vectors
     if vectors is None:
         def none(word: str, k: int) -> tuple[str, ...]:
-            hints("vectors", "words of several pieces stay as they are: --vectors FILE gives neighbours for them",
+            hints("vectors", "words of several tokens stay as they are: --vectors FILE gives neighbours for them",
                   "由多个 token 组成的词保持原样：用 --vectors FILE 可以为它们给出近邻")
             return ()
         return none
@@ -392,7 +392,7 @@ def augment(
     model: str,  # that predicts masked words: tiny, base, a folder, or its owner/name on the hub
     teacher: str | None = None,  # fine-tuned model that labels the variants (default: they keep the row's label)
     labels: list[str] | None = None,  # with --teacher: names for its labels in their order: bad,good, or a JSON list
-    vectors: str | Path | None = None,  # word vectors as text (GloVe, word2vec); without, words of several pieces stay
+    vectors: str | Path | None = None,  # word vectors as text (GloVe, word2vec); without, words of several tokens stay
     out: str | Path | TextIO | None = None,  # write there when all is done (default: standard output)
     n: int = 20,  # variants of each row (default: 20)
     p: float = 0.4,  # probability that a word changes (default: 0.4)

@@ -150,7 +150,7 @@ def check_comparable(entries: Sequence[Entry], longest: int, scored: bool) -> No
     first = entries[0]
     for entry in entries:
         if longest > entry.positions:
-            raise UserError(f"{entry.name} takes at most {entry.positions} pieces, --lengths asks for {longest}: ask for fewer",
+            raise UserError(f"{entry.name} takes at most {entry.positions} tokens, --lengths asks for {longest}: ask for fewer",
                             f"{entry.name} 最多 {entry.positions} 个 token，--lengths 却要 {longest}：请改小")
         kind, expected = entry.predictor.kind, first.predictor.kind
         unnamed = any(map(are_unnamed, (entry.labels, first.labels))) and len(entry.labels) == len(first.labels)
@@ -331,7 +331,7 @@ def run_benchmark(options: BenchOptions, reporter: Reporter) -> dict[str, Any]:
 def bench(
     models: str | Path | Iterable[str | Path],  # checkpoints, or folders that `bertcourse export` made
     *,
-    lengths: Sequence[int] | None = None,  # pieces of a text (default: 32,128, or what the models take)
+    lengths: Sequence[int] | None = None,  # tokens of a text (default: 32,128, or what the models take)
     batches: Sequence[int] = (1, 8),  # texts at a time (default: 1,8)
     threads: Sequence[int] = (1,),  # threads of a model (default: 1)
     runtimes: Sequence[str] = ("ort",),  # of exported folders: ort, openvino (default: ort)

@@ -85,5 +85,5 @@ def how_measured(comparison: Mapping[str, Any]) -> tuple[str, str]:
     en = device + (f" ({plural(comparison['threads'], 'thread')})" if device == "cpu" else "")
     zh = device + (f"（{comparison['threads']} 线程）" if device == "cpu" else "")
     return (f"MB：FP32；MFLOPs 与毫秒：一次前向，每批 1 条，{pieces} 个 token；毫秒是交替计时 {rounds} 轮的中位数，{zh}",
-            f"MB: in FP32; MFLOPs and milliseconds: a forward pass, batch 1, {plural(pieces, 'piece')}; milliseconds: "
+            f"MB: in FP32; MFLOPs and milliseconds: a forward pass, batch 1, {plural(pieces, 'token')}; milliseconds: "
             f"median of {rounds} interleaved rounds, {en}")

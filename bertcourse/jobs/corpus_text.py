@@ -94,7 +94,7 @@ def load_tokenizer(folder: Path) -> Any:
         (absent, f"has no {', '.join(absent)}", f"缺少 {'、'.join(absent)}"),
         (not tokenizer.is_fast, "is not a fast one (tokenizer.json)", "不是快速分词器（tokenizer.json）"),
         (not absent and tokenizer.pad_token_id != 0, "does not number [PAD] 0, as BERT's do", "的 [PAD] 编号不是 0，与 BERT 不同"),
-        (last >= size, f"has {size:,} pieces, but numbers up to {last:,}", f"有 {size:,} 项，编号却到 {last:,}"),
+        (last >= size, f"has {size:,} entries, but numbers up to {last:,}", f"有 {size:,} 项，编号却到 {last:,}"),
     ]:
         if wrong:
             raise UserError(f"the tokenizer in {folder} {en}: choose another, or leave --tokenizer out",

@@ -188,7 +188,7 @@ def choose_max_length(spec: Any, tokenizer: Any, train: Any, reporter: Reporter)
     share = sum(n > chosen for n in found) / len(found)
     windowed = base_task(spec.task) in ("ner", "qa")
     en, zh = ("seen in windows", "分窗口处理") if windowed else ("cut", "被截断")
-    reporter.info(f"length {chosen} pieces{' (auto)' if asked_for == 'auto' else ''}: {share:.1%} of the texts are longer and {en}",
+    reporter.info(f"length {chosen} tokens{' (auto)' if asked_for == 'auto' else ''}: {share:.1%} of the texts are longer and {en}",
                f"长度 {chosen} 个 token{'（自动）' if asked_for == 'auto' else ''}：{share:.1%} 的文本更长，{zh}")
     return chosen
 

@@ -68,7 +68,7 @@ def open_teacher(spec: DistillSpec, out: Path, reporter: Reporter) -> Any:  # a 
     known, length = teacher.task.labels, teacher.task.max_length
     labels = f", labels {', '.join(known[:10])}{', …' if len(known) > 10 else ''}" if known else ""
     about = f"{teacher.kind}, {type(teacher.model).__name__}, {count_parameters(teacher.model):,}"
-    reporter.info(f"teacher {name}: {about} parameters, length {length} pieces{labels}",
+    reporter.info(f"teacher {name}: {about} parameters, length {length} tokens{labels}",
                   f"教师 {name}：{about.replace(', ', '，')} 个参数，长度 {length} 个 token{labels.replace(', labels ', '，标签 ')}")
     return teacher
 

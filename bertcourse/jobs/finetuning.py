@@ -216,12 +216,12 @@ def encode_training_rows(spec: FinetuneSpec, plan: Plan, reporter: Reporter) -> 
     encoded, task = plan.task.encode(plan.data.splits["train"]), plan.task
     plan.inputs = model_inputs(encoded)
     if unplaced := count_unplaced(encoded):
-        reporter.info(f"{plural(unplaced, 'question')} left out of training: the tokenizer gives no piece for the answer",
+        reporter.info(f"{plural(unplaced, 'question')} left out of training: the tokenizer gives no token for the answer",
                       f"有 {unplaced:,} 个问题不参加训练：分词器对它的答案切不出任何 token")
     if task.name == "qa":
         asked_for = spec.settings["max_answer_length"]
         task.max_answer_length = asked_for or longest_answer(encoded)
-        reporter.info(f"answers of at most {plural(task.max_answer_length, 'piece')}{'' if asked_for else ' (auto)'}",
+        reporter.info(f"answers of at most {plural(task.max_answer_length, 'token')}{'' if asked_for else ' (auto)'}",
                       f"答案最多 {task.max_answer_length} 个 token{'' if asked_for else '（自动）'}")
 
 
@@ -411,8 +411,8 @@ def finetune(
     format: str | None = None,  # tsv, csv, json, conll or squad (default: what the content is)
     encoding: str | None = None,  # such as gb18030, latin-1 (default: UTF-8, or guessed and said)
     lang: str | None = None,  # en, zh or auto (default: auto, what most of the text is)
-    max_length: int | str | None = None,  # pieces (default: auto, what holds 99% of the texts)
-    max_answer_length: int | None = None,  # qa: pieces of an answer (default: as in train, 30 at least)
+    max_length: int | str | None = None,  # tokens (default: auto, what holds 99% of the texts)
+    max_answer_length: int | None = None,  # qa: tokens of an answer (default: as in train, 30 at least)
     epochs: int | None = None,  # passes over train (default: 3)
     steps: int | None = None,  # instead of epochs
     lr: float | str | None = None,  # highest learning rate (default: auto, 1e-3 at width 128, 5e-5 at 768, log-linear between)

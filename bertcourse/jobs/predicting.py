@@ -219,7 +219,7 @@ def predict(
     scores: bool = False,  # the probabilities of all labels, too
     labelled: bool = False,  # compare with the file's labels: scores on stderr, "gold" in each line
     metrics: str | Path | None = None,  # with --labelled: write the scores there, as JSON
-    max_answer_length: int | None = None,  # qa: pieces of an answer (default: that of the model, else 30)
+    max_answer_length: int | None = None,  # qa: tokens of an answer (default: that of the model, else 30)
     blank: str = "keep",  # blank lines: keep (an empty object, default) or skip
     columns: Mapping[str, str] | None = None,  # what the file calls them, or their numbers: sentence=review,label=3
     format: str | None = None,  # tsv, csv, json, conll, squad or text (default: what the content is)

@@ -219,13 +219,13 @@ def cut_text(spec: PretrainSpec, text: Text, folder: Path, reporter: Reporter) -
     tokenizer = text.tokenizer
     if tokenizer is None:
         from bertcourse.corpus import train_tokenizer
-        reporter.step(f"training a tokenizer of {spec.vocab_size:,} pieces", f"正在训练 {spec.vocab_size:,} 项的分词器")
+        reporter.step(f"training a tokenizer of {spec.vocab_size:,} entries", f"正在训练 {spec.vocab_size:,} 项的分词器")
         tokenizer = train_tokenizer(text.survey.sample, spec.vocab_size)
     save_tokenizer(tokenizer, folder / "tokenizer", max(length for length, _ in spec.recipe.lengths))
     ids = tokenizer.get_vocab()
     vocabulary = "".join(piece + "\n" for piece in sorted(ids, key=ids.get))
     (folder / "tokenizer" / "vocab.txt").write_text(vocabulary, encoding="utf-8", newline="\n")
-    reporter.step("cutting the text into pieces", "正在把文本切成 token")
+    reporter.step("splitting the text into tokens", "正在把文本切成 token")
     if spec.corpus:
         encode_corpus(spec, tokenizer, folder, text.survey.characters, reporter)
     else:
@@ -362,7 +362,7 @@ def pretrain(
     corpus: str | Path | list[str | Path] | None = None,  # text or its .gz, blank lines between documents (default: toy world)
     encoding: str | None = None,  # of corpus (default: UTF-8, or guessed and said)
     tokenizer: str | Path | None = None,  # its folder (default: a new one for corpus, else the course's own)
-    vocab_size: int | None = None,  # pieces of a new tokenizer, or more for its characters (default: 8,000)
+    vocab_size: int | None = None,  # entries of a new vocabulary, or more for its characters (default: 8,000)
     dev_share: float | None = None,  # share of corpus that is held out (default: 0.02)
     config: str | Path | None = None,  # recipe (default: that of the course's own model); what follows wins
     threads: int | None = None,  # of the CPU (default: one for a small model, else all)
@@ -373,7 +373,7 @@ def pretrain(
     layers: int | None = None,  # how many the encoder has
     hidden_size: int | None = None,  # width of the encoder
     heads: int | None = None,  # of attention; they divide the width
-    max_length: int | None = None,  # pieces of an input, from 5 on
+    max_length: int | None = None,  # tokens of an input, from 5 on
     precision: str | None = None,  # no or bf16
     resume: bool = False,  # go on with the run in out (with corpus or config: or begin it)
     quiet: bool = False,  # say nothing but errors

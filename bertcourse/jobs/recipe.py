@@ -115,7 +115,7 @@ def check_together(values: Mapping[str, Any], where: str) -> None:
         raise UserError(f"{where}: a warm-up of {warmup} steps leaves nothing of {steps} steps: shorten it",
                         f"{where}：共 {steps} 步，预热就要 {warmup} 步：请缩短预热")
     if masking["mask"] + masking["random"] > 1 + 1e-9:
-        raise UserError(f"{where}: masking.mask and masking.random are shares of the same pieces, together at most 1",
+        raise UserError(f"{where}: masking.mask and masking.random are shares of the same tokens, together at most 1",
                         f"{where}：masking.mask 与 masking.random 是同一些 token 中的占比，合计不能超过 1")
     if masking["max_predictions"] and masking["whole_words"]:
         raise UserError(f"{where}: masking.max_predictions counts tokens, masking.whole_words chooses words: set one of them to 0",

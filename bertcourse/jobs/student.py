@@ -242,7 +242,7 @@ def plan_from_checkpoint(student: str, teacher: Any) -> StudentPlan:
                         "请给出与教师词表相同的检查点")
     room, longest = config.max_position_embeddings - skipped_positions(config), teacher.task.max_length
     if room < longest:
-        raise UserError(f"{name} has {room} positions, the teacher reads up to {longest} pieces: give a checkpoint with more",
+        raise UserError(f"{name} has {room} positions, the teacher reads up to {longest} tokens: give a checkpoint with more",
                         f"{name} 只有 {room} 个位置，教师最多读 {longest} 个 token：请换一个位置更多的检查点")
     return StudentPlan(config, profile)
 

@@ -19,7 +19,7 @@ WORDS = {
         "python": "The same in Python, without any package:", "answer": "The answer: a prediction for each text, in their order", "paths": "Paths",
         "limits": "Limits", "errors": "Errors", "error_lead": "Every error is JSON with a code that does not change and a sentence for people:",
         "texts": "texts in a request", "chars": "characters of a text; the rest is cut off, and <code>truncated</code> is true", "body": "bytes of a request",
-        "windows": "windows of a request: a long text of NER and QA is read in several", "pieces": "pieces of all windows of a request",
+        "windows": "windows of a request: a long text of NER and QA is read in several", "pieces": "tokens of all windows of a request",
         "queue": "inputs that wait in a worker; then 429 with Retry-After", "timeout": "seconds until an answer; then 503, and the work is dropped. One request may take half of it",
         "read": "seconds for a request to arrive in", "secret": "With a token: <code>Authorization: Bearer …</code>.",
         "meanings": {code: when for code, (_, when) in CODES.items()}, "what": {},

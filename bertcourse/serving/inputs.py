@@ -46,7 +46,7 @@ CODES = {  # code: status, when; a test makes each of them happen
     "empty_text": (422, "a text is empty or nothing but white space"),
     "invalid_text": (422, "a text holds half of a surrogate pair"),
     "too_many_texts": (422, "there are more texts than one request may hold"),
-    "too_much_work": (422, "the texts make more windows or pieces than one request may, or would take more than half of the time limit"),
+    "too_much_work": (422, "the texts make more windows or tokens than one request may, or would take more than half of the time limit"),
     "different_lengths": (422, "two lists have different lengths, or one of two fields is no list"),
     "queue_full": (429, "too many requests wait; Retry-After says for how many seconds"),
     "model_failed": (500, "the model could not answer"),

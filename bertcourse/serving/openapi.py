@@ -78,7 +78,7 @@ def request_of(predictor: ExportedModel, settings: Settings) -> dict[str, Any]:
     one, several = (an_object(dict.fromkeys(fields, kind), predictor.required) for kind in (text, many))
     return {"oneOf": [one, several], "description": f"One text, or up to {settings.max_texts} in a list; lists have the same length. "
             f"Of a text longer than {settings.max_chars:,} characters the rest is cut off. All of them may make {settings.max_windows:,} windows "
-            f"of the model and {settings.max_pieces:,} pieces."}
+            f"of the model and {settings.max_pieces:,} tokens."}
 
 
 def example_of(predictor: ExportedModel) -> dict[str, str]:

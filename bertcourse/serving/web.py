@@ -152,7 +152,7 @@ class Service:
         if windows > settings.max_windows:
             raise self._too_much(f"makes more than {settings.max_windows:,} windows of the model")
         if pieces > settings.max_pieces:
-            raise self._too_much(f"makes more than {settings.max_pieces:,} pieces")
+            raise self._too_much(f"makes more than {settings.max_pieces:,} tokens")
         if windows > 1 and seconds > settings.timeout / 2:
             raise self._too_much(f"would take more than {settings.timeout / 2:g} s")
 
