@@ -190,6 +190,7 @@ def pages_before(
 ) -> list[Page]:  # in the order of the course, the page itself last
     "All that a page needs. Raises `KeyError` for an unknown page."
     by_id = {page.id: page for page in path_pages()}
+    if id not in by_id: raise KeyError(f"no page {id!r}: there are {', '.join(by_id)}")
     wanted, todo = set(), [id]
     while todo:
         page = by_id[todo.pop()]
