@@ -370,6 +370,24 @@ def test_what_is_refused_to_a_large_request_is_not_refused_to_a_small_one():
     with_batcher(work, model, speed=Speed(0.03, 0.001), max_queue=100)
 
 
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_refused_request_that_would_now_take_too_long_shuts_nobody_out(busy):
+    model = Model()
+
+    async def work(batcher):
+        first, tasks = await held(batcher, model, (["large"], of_length(*[100] * 20)))
+        with pytest.raises(Full):
+            await batcher.answer(["as large"], of_length(*[100] * 20), size=2_000)
+        model.go.set()
+        await asyncio.gather(first, *tasks)
+        first, tasks = await held(batcher, model, *[(["small"], of_length(5))] * busy)
+        batcher.speed.slowness = 10.0  # 20 s for the request that was refused: too much for it even alone
+        batcher.check(2_000)  # many bytes are not yet many pieces
+        model.go.set()
+        await asyncio.gather(first, *tasks)
+    with_batcher(work, model, speed=Speed(0.03, 0.001), max_queue=100)
+
+
 def test_large_requests_have_half_of_the_queue():
     model = Model()
 

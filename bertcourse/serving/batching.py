@@ -203,9 +203,13 @@ class Batcher:
 
         That is cheap, before anything is read of the new one, and never refuses one that is smaller than all that were.
         """
-        if self._refused and size >= self._refused[0]:
-            self._check(*self._refused)
-            self._refused = None
+        if not self._refused or size < self._refused[0]:
+            return
+        _, count, pieces = self._refused
+        # Where the model has become so slow that the refused one would take too long even alone, it tells nothing of the new one.
+        if self.seconds(count, pieces) <= self.timeout / 2:
+            self._check_room(*self._refused)
+        self._refused = None
 
     def _check(self, size: int, count: int, pieces: int) -> None:
         """Is there room for so many inputs, and will they be answered in time? Raises `Full`, `TooMuch`, `Stopped`."""
@@ -214,8 +218,13 @@ class Batcher:
         own = self.seconds(count, pieces)
         if own > self.timeout / 2 and count > 1:
             raise TooMuch(own)
+        self._check_room(size, count, pieces)
+
+    def _check_room(self, size: int, count: int, pieces: int) -> None:
+        """Raises `Full` where so many inputs have no room beside those that wait, or would not be answered in time."""
         if not self.waiting:
             return
+        own = self.seconds(count, pieces)
         # Half of the queue is kept for those who want little.
         most = self.max_queue if count <= self.max_batch else self.max_queue // 2
         ahead = self._ahead(own, pieces)
