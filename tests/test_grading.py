@@ -26,7 +26,8 @@ from bertcourse.exercises import checking
 from bertcourse.exercises.definition import Exercise, Experiment
 from bertcourse.exercises.loading import find_entry, load_sheets
 from bertcourse.grading import inside, pages, reports, sandbox, scoring, submissions, wire
-from bertcourse.grading.assignment import default_assignment, read_assignment, read_secret, to_toml
+from bertcourse.grading.assignment import choose_sheets, default_assignment, read_assignment, read_secret, to_toml
+from bertcourse.grading.marking import grade
 from bertcourse.grading.releasing import release, student_notebook
 from bertcourse.grading.requests import inputs_of, request_of, seed_of
 from bertcourse.grading.running import Journal
@@ -231,6 +232,25 @@ def test_release_writes_a_course(tmp_path, capsys):
     assert {"check-5-1", "answer-5-8", "check-5-10"} <= graded and "check-5-8" not in graded
     assert "../" not in json.dumps(notebook)
     assert main(["release", str(tmp_path / "课程")]) == 2 and "exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("chapters, pages", [
+    (5, ["05_distillation"]), ("5", ["05_distillation"]), ("05_distillation", ["05_distillation"]), ([5], ["05_distillation"]),
+    ((5, "01_bert"), ["01_bert", "05_distillation"]), ([5, "5"], ["05_distillation"]),
+])  # fmt: skip
+def test_chapters_by_number_or_name_alone_or_together(tmp_path, chapters, pages):
+    assert release(tmp_path / "c", chapters=chapters).pages == [sheet.page for sheet in choose_sheets(chapters)] == pages
+    gradebooks.write(tmp_path / "in", "a/01_bert.ipynb", gradebooks.solved("01_bert"))
+    if "01_bert" not in pages:
+        with pytest.raises(UserError, match="holds no notebook"):
+            grade(tmp_path / "in", tmp_path / "s.csv", chapters=chapters, trust_submissions=True, quiet=True)
+
+
+@pytest.mark.parametrize("chapters", [0, 9, "²", "", 1.5, [None]])
+def test_chapters_that_there_are_not(tmp_path, chapters):
+    with pytest.raises(UserError, match="there are no exercises called"):
+        release(tmp_path / "c", chapters=chapters)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("argv, expected", [

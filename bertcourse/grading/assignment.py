@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from pathlib import Path
@@ -37,14 +37,16 @@ class Assignment:
         return [sheet.page for sheet in self.sheets if any(entry.id in self.points for entry in sheet.entries)]
 
 
-def choose_sheets(chapters: Sequence[str] | None) -> tuple[Sheet, ...]:
-    """The sheets of chapters ("4") or pages ("04_1_tasks"); all where none is named. Raises `UserError`."""
+def choose_sheets(chapters: str | int | Sequence[str | int] | None) -> tuple[Sheet, ...]:
+    """The sheets of chapters (4 or "4") and pages ("04_1_tasks"), one or several; all where none is named. Raises `UserError`."""
     sheets = load_sheets()
-    if not chapters:
+    is_one = isinstance(chapters, str) or not isinstance(chapters, Iterable)
+    names = [] if chapters is None else [chapters] if is_one else list(chapters)
+    if not names:
         return sheets
     chosen = []
-    for name in chapters:
-        found = [sheet for sheet in sheets if sheet.page == name or name.isdigit() and int(sheet.page[:2]) == int(name)]
+    for name in map(str, names):
+        found = [sheet for sheet in sheets if sheet.page == name or name.isdecimal() and int(sheet.page[:2]) == int(name)]
         if not found:
             pages = [sheet.page for sheet in sheets]
             raise UserError(f"there are no exercises called {name!r}: choose from 1 to 7, or from {', '.join(pages)}",

@@ -28,7 +28,7 @@ def grade(
     course: str | Path | None = None,  # the folder that `release` made: points, due date and seed
     assignment: str | Path | None = None,  # another file of points and due date
     seed_file: str | Path | None = None,  # a secret text from which hidden inputs are drawn (default: the course's, else a new one)
-    chapters: Sequence[str] | None = None,  # only these chapters (4) or pages (04_1_tasks)
+    chapters: str | int | Sequence[str | int] | None = None,  # only these chapters (4) or pages (04_1_tasks)
     lang: str | None = None,  # the language of pages and table (default: the assignment's)
     jobs: int | None = None,  # submissions at a time (default: one for each core)
     seconds: float = 120.0,  # the most that one submission may take

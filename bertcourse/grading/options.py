@@ -24,7 +24,7 @@ class GradeOptions(Options):
     course: Path | None = None
     assignment: Path | None = None
     seed_file: Path | None = None
-    chapters: Sequence[str] | None = None
+    chapters: str | int | Sequence[str | int] | None = None
     lang: str | None = option(Choice(*LANGUAGES))
     jobs: int | None = option(Whole(1))
     seconds: float = option(Real(10, 3600), 120.0)

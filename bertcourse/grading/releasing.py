@@ -52,7 +52,7 @@ class ReleaseOptions(Options):
     """The options of `release`."""
 
     out: Path
-    chapters: Sequence[str] | None = None
+    chapters: str | int | Sequence[str | int] | None = None
     lang: str = option(Choice(*LANGUAGES), "zh")
     due: str | None = None
 
@@ -138,7 +138,7 @@ def run_release(options: ReleaseOptions) -> Assignment:
 
 def release(
     out: str | Path,  # a new folder: release/ is for the students, the rest stays with you
-    chapters: Sequence[str] | None = None,  # chapters (4) or pages (04_1_tasks); default: all
+    chapters: str | int | Sequence[str | int] | None = None,  # chapters (4) or pages (04_1_tasks); default: all
     lang: str = "zh",  # the language of notebooks and feedback
     due: str | None = None,  # until when: 2027-01-31 (23:59:59 in the time zone of this machine) or 2027-01-31T18:00
 ) -> Assignment:  # what will be graded
