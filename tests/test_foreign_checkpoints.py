@@ -83,7 +83,8 @@ def test_tags_are_bio_or_the_labels_themselves(folder, tmp_path, name):
     for line in out.splitlines():
         row = json.loads(line)
         if kind == "labels":
-            assert not row["spans"] and set(row["tags"]) <= set(names)
+            assert set(row["tags"]) <= set(names) and [span["label"] for span in row["spans"]] == row["tags"]
+            assert [span["text"] for span in row["spans"]] == row["words"]
             continue
         types = {tag[2:] for tag in bio_tags(names).values()} - {""}
         assert all(tag == "O" or tag[:2] in ("B-", "I-") and tag[2:] in types for tag in row["tags"])
@@ -121,7 +122,8 @@ def test_a_service_tells_the_label_of_every_word(folder, traced, tmp_path):
     text = "Anna Bell  lives in Paris."
     answer, = ExportedModel(tmp_path / "out").answer([{"text": text}])
     told = json.loads(run("predict", folder(name), stdin=text + "\n")[1])
-    assert [span["label"] for span in answer["spans"]] == told["tags"] and told["spans"] == []
+    assert without_probabilities(json.dumps(answer)) == without_probabilities(json.dumps(told))
+    assert [span["label"] for span in answer["spans"]] == told["tags"] and answer["words"] == ["Anna", "Bell", "lives", "in", "Paris", "."]
     assert [text[span["start"]:span["end"]] for span in answer["spans"]] == ["Anna", "Bell", "lives", "in", "Paris", "."]
     assert all(0 < span["probability"] <= 1 for span in answer["spans"])
 
@@ -205,7 +207,8 @@ def test_a_file_of_parts_of_speech_trains_and_scores(tmp_path):
     assert code == 0 and "a label for each word, no entities" in err, err
     code, said, err = run("predict", out, dev, "--labelled")
     first = json.loads(said.splitlines()[0])
-    assert first["tags"] == ["DET", "NOUN", "VERB", "PUNCT"] and first["spans"] == []
+    assert first["words"] == ["The", "dog", "barks", "."] and first["tags"] == ["DET", "NOUN", "VERB", "PUNCT"]
+    assert [(span["text"], span["label"], span["start"], span["end"]) for span in first["spans"]][1] == ("dog", "NOUN", 1, 2)
     assert "3 rows: accuracy 100.0%, macro_f1 100.0%" in err
     code, _, err = run("export", out, "--out", tmp_path / "exported", "--dev", dev)
     assert code == 0 and "accuracy 100.0% → 100.0%" in err, err

@@ -30,24 +30,32 @@ def cut(text: str) -> dict[str, Any]:
     return {"tokens": [compose(text[a:b]) for a, b in offsets], "text": text, "offsets": offsets}
 
 
-def entities(prediction: Mapping[str, Any], row: Mapping[str, Any], lang: str) -> dict[str, Any]:
-    """Tags and entities; places count characters where the row was a line, words where it was tokens."""
-    text, offsets = row.get("text"), row.get("offsets")
-    found = []
-    for span in prediction["spans"]:
+def words_of(row: Mapping[str, Any]) -> list[str]:
+    """The words of a row as they stand in its line, or as they were given."""
+    if row.get("offsets"):
+        return [row["text"][a:b] for a, b in row["offsets"]]
+    return list(row["tokens"])
+
+
+def spans_of(prediction: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The entities; where labels are no entities, such as parts of speech, each word is a span. `start` and `end` count words."""
+    if "probabilities" not in prediction:
+        return prediction["spans"]
+    pairs = zip(prediction["tags"], prediction["probabilities"], strict=True)
+    return [{"label": tag, "start": i, "end": i + 1, "probability": p} for i, (tag, p) in enumerate(pairs)]
+
+
+def tagged_words(prediction: Mapping[str, Any], row: Mapping[str, Any], lang: str) -> dict[str, Any]:
+    """Words, a tag for each of them, and spans; places count characters where the row was a line, words where it was tokens."""
+    words, offsets, found = words_of(row), row.get("offsets"), []
+    for span in spans_of(prediction):
         a, b = span["start"], span["end"]
-        words = ("" if lang == "zh" else " ").join(row["tokens"][a:b])
+        text = ("" if lang == "zh" else " ").join(words[a:b])
         if offsets:
             a, b = offsets[a][0], offsets[b - 1][1]
-            words = text[a:b]
-        found.append({"label": span["label"], "text": words, "start": a, "end": b, "probability": round(span["probability"], DIGITS)})
-    return {"tags": prediction["tags"], "spans": found}
-
-
-def labelled_words(prediction: Mapping[str, Any], row: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Each word of a line with its label, for labels that are no entities, such as parts of speech."""
-    words = zip(prediction["tags"], row["offsets"], prediction["probabilities"], strict=True)
-    return [{"label": label, "text": row["text"][a:b], "start": a, "end": b, "probability": round(p, DIGITS)} for label, (a, b), p in words]
+            text = row["text"][a:b]
+        found.append({"label": span["label"], "text": text, "start": a, "end": b, "probability": round(span["probability"], DIGITS)})
+    return {"words": words, "tags": prediction["tags"], "spans": found}
 
 
 def result(kind: str, prediction: Mapping[str, Any], row: Mapping[str, Any], lang: str, scores: bool) -> dict[str, Any]:
@@ -56,7 +64,7 @@ def result(kind: str, prediction: Mapping[str, Any], row: Mapping[str, Any], lan
     if kind == "regression":
         return made | {"score": round(prediction["score"], DIGITS)}
     if kind == "ner":
-        return made | entities(prediction, row, lang)
+        return made | tagged_words(prediction, row, lang)
     names = ("answer", "start", "end") if kind == "qa" else ("label",)
     made |= {name: prediction[name] for name in names} | {"probability": round(prediction["probability"], DIGITS)}
     if scores and "scores" in prediction:

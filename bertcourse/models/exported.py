@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bertcourse.models.answers import cut, labelled_words, result
+from bertcourse.models.answers import cut, result
 from bertcourse.models.kinds import RUNTIMES as RUNTIMES
 from bertcourse.models.kinds import base_task
 from bertcourse.models.labels import rename
@@ -158,14 +158,9 @@ class ExportedModel(Predictor):
         inputs: Sequence[Mapping[str, Any]],  # of `encode(rows)`
         found: Sequence[Mapping[str, np.ndarray]],  # of `run`, in their order
     ) -> list[dict[str, Any]]:
-        """The answers, one for each row: label, probability, scores; score; spans; or answer, start, end, probability."""
+        """The answers, one for each row: label, probability, scores; score; words, tags, spans; or answer, start, end, probability."""
         predictions = self.task.decode(found, rows, inputs)
-        made = [result(self.kind, one, row, self.about.lang, scores=True) for one, row in zip(predictions, rows, strict=True)]
-        for one, prediction, row in zip(made, predictions, rows):
-            one.pop("tags", None)  # of words that the caller does not know
-            if self.kind == "ner" and self.task.meaning is None:
-                one["spans"] = labelled_words(prediction, row)
-        return made
+        return [result(self.kind, one, row, self.about.lang, scores=True) for one, row in zip(predictions, rows, strict=True)]
 
     def too_long(self, row: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]]) -> bool:
         """Was something cut off because the model reads no more pieces? Only asked where it may be so."""

@@ -95,8 +95,10 @@ class Predictor:
     ) -> dict[str, Any] | Iterator[dict[str, Any]] | list[dict[str, Any]]:
         """What the model answers: for one example a dict, for a list, a frame or a dataset a list, for a generator an iterator.
 
-        classification and pairs: `label`, `probability`; regression: `score`; ner: `tags`, `spans`; qa: `answer`, `start`, `end`,
-        `probability`, with "" for no answer. Raises `UserError` for an example that the model cannot read.
+        classification and pairs: `label`, `probability`; regression: `score`; ner: `words`, `tags` (one for each word) and `spans`,
+        each with `label`, `text`, `start`, `end`, `probability`: the entities, or for labels such as parts of speech each word;
+        qa: `answer`, `start`, `end`, `probability`, with "" for no answer. The service gives the same. Raises `UserError` for an
+        example that the model cannot read.
         """
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise UserError(f"batch_size must be a whole number from 1 on, not {batch_size!r}", f"batch_size 应为不小于 1 的整数，不能是 {batch_size!r}")

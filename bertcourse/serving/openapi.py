@@ -11,6 +11,7 @@ from bertcourse.serving.inputs import CODES
 from bertcourse.serving.settings import Settings
 from bertcourse.tasks import bio_tags
 
+TEXT = {"type": "string"}
 PROBABILITY = {"type": "number", "minimum": 0, "maximum": 1}
 PLACE = {"type": "integer", "minimum": 0, "description": "characters (Unicode code points) from the beginning of the text"}
 TRUNCATED = {"type": "boolean", "description": "a part of the text was cut off before the model saw it"}
@@ -47,7 +48,8 @@ def prediction_of(predictor: ExportedModel, token: bool = False) -> dict[str, An
         labels = sorted({tag[2:] for tag in (bio_tags(labels) or {}).values() if tag != "O"})
         span = an_object({"label": {"type": "string", **({"enum": labels} if labels else {})}, "text": {"type": "string"},
                           "start": PLACE, "end": PLACE, "probability": PROBABILITY})
-        return an_object({"spans": {"type": "array", "items": span}, "truncated": TRUNCATED})
+        tags = {"type": "array", "items": TEXT, "description": "a tag for each word"}
+        return an_object({"words": {"type": "array", "items": TEXT}, "tags": tags, "spans": {"type": "array", "items": span}, "truncated": TRUNCATED})
     if kind == "qa":
         place = {**PLACE, "type": ["integer", "null"]}
         return an_object({"answer": {"type": "string", "description": "a part of the context, or nothing if it holds no answer"},
@@ -64,6 +66,8 @@ def without_labels(prediction: Mapping[str, Any]) -> dict[str, Any]:
         made["label"] = "label"
     if "scores" in made:
         made["scores"] = {f"label {i}": p for i, p in enumerate(made["scores"].values(), 1)}
+    if "tags" in made:
+        made["tags"] = ["label"] * len(made["tags"])
     if "spans" in made:
         made["spans"] = [span | {"label": "label"} for span in made["spans"]]
     return made
@@ -103,9 +107,6 @@ def refusals(statuses: Any) -> dict[str, Any]:
     if "401" in made:
         made["401"]["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}}}
     return made
-
-
-TEXT = {"type": "string"}
 
 
 def schemas_of(predictor: ExportedModel, settings: Settings, token: bool) -> dict[str, Any]:

@@ -97,7 +97,7 @@ def test_the_table(tmp_path, family, task, monkeypatch):
         assert succeed("predict", tmp_path / "onnx", stdin=asked) == answer
         served, = ExportedModel(tmp_path / "onnx").answer([request])
         told = json.loads(answer)
-        assert served.items() >= {key: value for key, value in told.items() if key != "tags"}.items() or served["spans"] == told["spans"]
+        assert served.items() >= told.items()
     for method in ("kd", "distilbert", "tinybert"):
         out = tmp_path / method
         code, _, err = run("distill", "--teacher", tmp_path / "model", "--student", '{"num_hidden_layers": 1}', "--method", method, "--out", out, *common)
