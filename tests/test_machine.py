@@ -58,6 +58,53 @@ def test_a_measurement_says_which_machine_it_was():
     assert {"family", "model", "flags", "vendor", "generation"} <= found["processor"].keys() and found["usable_cores"] >= 1
 
 
+# --- cores ---------------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def eight_cores(monkeypatch, tmp_path):
+    "What the system tells of this process: its affinity, and its control group, whose files a test writes."
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(machine, "GROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(machine, "CONTROL_GROUPS", tmp_path / "fs")
+
+    def usable(groups: str, limits: dict[str, str]) -> int:
+        (tmp_path / "cgroup").write_text(groups, encoding="utf-8")
+        for name, content in limits.items():
+            (tmp_path / "fs" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "fs" / name).write_text(content, encoding="ascii")
+        return machine.usable_cores()
+    return usable
+
+
+@pytest.mark.parametrize("quota, cores", [("max 100000", 8), ("200000 100000", 2), ("150000 100000", 2), ("50000 100000", 1),
+                                          ("1600000 100000", 8), ("nonsense", 8), ("", 8)])
+def test_cores_of_a_container(eight_cores, quota, cores):
+    assert eight_cores("0::/\n", {"cpu.max": quota + "\n"}) == cores
+
+
+def test_the_strictest_of_nested_groups_counts(eight_cores):
+    assert eight_cores("0::/a.slice/b\n", {}) == 8
+    assert eight_cores("0::/a.slice/b\n", {"cpu.max": "max 100000", "a.slice/cpu.max": "300000 100000", "a.slice/b/cpu.max": "max 100000"}) == 3
+    assert eight_cores("0::/a.slice/b\n", {"a.slice/b/cpu.max": "100000 100000"}) == 1
+    assert eight_cores("0::/../../other\n", {}) == 8
+
+
+@pytest.mark.parametrize("quota, cores", [("-1", 8), ("250000", 3), ("1000", 1)])
+def test_cores_of_a_container_of_the_first_version(eight_cores, quota, cores):
+    groups = "5:memory:/docker/1f\n4:cpu,cpuacct:/docker/1f\n3:cpuset:/\n0::/docker/1f\n"
+    root, own = "cpu", "cpu/docker/1f"  # in a container the folder of its own group is often not there, and its limits are those of the root
+    assert eight_cores(groups, {f"{root}/cpu.cfs_quota_us": quota, f"{root}/cpu.cfs_period_us": "100000"}) == cores
+    assert eight_cores(groups, {f"{own}/cpu.cfs_quota_us": "100000", f"{own}/cpu.cfs_period_us": "100000"}) == 1
+
+
+def test_cores_where_there_are_no_control_groups(monkeypatch, tmp_path):
+    monkeypatch.setattr(machine, "GROUPS", tmp_path / "none")
+    monkeypatch.delattr(machine.os, "sched_getaffinity", raising=False)
+    for count, cores in ((6, 6), (None, 1)):
+        monkeypatch.setattr(machine.os, "cpu_count", lambda count=count: count)
+        assert machine.usable_cores() == cores
+
+
 @pytest.mark.parametrize("given, policy", [
     ({}, "PASSIVE"),
     ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"),

@@ -103,13 +103,11 @@ def test_an_open_door_is_said(capsys, monkeypatch):
     assert capsys.readouterr().err == "m is served at http://[::]:80/ by 2 processes; Ctrl-C ends it\n"
 
 
-def test_cores_of_a_container(monkeypatch, tmp_path):
-    real = serving.Path
-    monkeypatch.setattr(serving.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    for quota, cores in (("max 100000", 8), ("200000 100000", 2), ("50000 100000", 1), ("1600000 100000", 8), ("nonsense", 8)):
-        (tmp_path / "cpu.max").write_text(quota, encoding="ascii")
-        monkeypatch.setattr(serving, "Path", lambda name: real(tmp_path / "cpu.max"))
-        assert serving.cores() == cores
+@pytest.mark.parametrize("cores, options, workers", [(3, {}, 3), (3, {"threads": 2}, 1), (1, {"threads": 2}, 1), (3, {"workers": 5}, 5),
+                                                     (3, {"provider": "cuda"}, 1)])
+def test_a_worker_for_each_core(monkeypatch, cores, options, workers):
+    monkeypatch.setattr(serving, "usable_cores", lambda: cores)
+    assert serving.ServeOptions(folder="m", **options).settings().workers == workers
 
 
 # --- raw connections ----------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from bertcourse import __version__
 from bertcourse.app.needs import ANY, CHAPTERS, Need
 from bertcourse.assets import asset
 from bertcourse.base.display import json_of, printable
+from bertcourse.base.machine import usable_cores
 from bertcourse.base.messages import reader_language
 from bertcourse.languages import LANGUAGES
 
@@ -202,11 +203,6 @@ def check_packages() -> tuple[list[Package], dict[str, Any], list[Problem]]:
 
 # --- the machine and the chapters ---------------------------------------------------------------------------------
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def memory() -> tuple[int | None, int | None]:
     """Memory in all and available, in MB of 10^6 bytes; None where psutil is not installed."""
     try:
@@ -264,7 +260,7 @@ def examine() -> Health:
     if (lab := by_name.get("jupyterlab")) and lab.problem:
         problems.append(lab.problem)
     return Health(platform.python_version(), __version__, profile, machine.get("device"), machine.get("threads"),
-                  cores(), memory_mb, free_mb, disk_mb, packages, chapters, problems)
+                  usable_cores(), memory_mb, free_mb, disk_mb, packages, chapters, problems)
 
 
 # --- the report ---------------------------------------------------------------------------------------------------

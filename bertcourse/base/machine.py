@@ -6,16 +6,19 @@ which one it was. So what is measured is stored with vendor, family, model and t
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import re
 import subprocess
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 CPUINFO = Path("/proc/cpuinfo")
+GROUPS, CONTROL_GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 # Instruction sets that matrix products of BERT use: FP32 (AVX2, AVX-512), bfloat16, 8-bit integers (VNNI, AMX, i8mm).
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "avx_vnni", "amx_bf16", "amx_int8", "asimd", "bf16", "i8mm", "sve")
 ADDS_WIDE = ("avx512_vnni", "avx_vnni", "amx_int8")  # of x86: 8-bit products are added in 32 bits
@@ -112,10 +115,47 @@ def _sysctl(name: str) -> str:
 
 
 def usable_cores() -> int:
-    """Cores that this process may use, which a container or `taskset` may limit; at least 1."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0)) or 1
-    return os.cpu_count() or 1
+    """Cores that this process may use, which `taskset` or a container (`docker run --cpus 2`) may limit; at least 1.
+
+    A quota of a part of a core counts as a whole one: with `--cpus 1.5` it is 2.
+    """
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quotas = [_read_quota(folder) for folder in _group_folders()]
+    return max(1, min([count, *(math.ceil(quota) for quota in quotas if quota is not None)]))
+
+
+def _group_folders() -> list[Path]:
+    """Where Linux keeps the limits on this process's CPU time: the folder of its control group, and those above it.
+
+    A container sees its own group as the root; where it is told the host's path instead, folders that are not there count for nothing.
+    """
+    try:
+        lines = GROUPS.read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        return []
+    folders = []
+    for line in lines:  # version 2: "0::/user.slice"; version 1: "4:cpu,cpuacct:/user.slice"
+        _, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        root = CONTROL_GROUPS / "cpu" if controllers else CONTROL_GROUPS
+        own = root.joinpath(*(part for part in path.split("/") if part not in ("", "..")))
+        folders += [own, *(folder for folder in own.parents if folder.is_relative_to(root))]
+    return folders
+
+
+def _read_quota(folder: Path) -> float | None:
+    """Cores' worth of time that a control group may use, by the files of version 2 or 1; None where it has no limit."""
+    def read(name: str) -> list[str]:
+        return (folder / name).read_text(encoding="ascii").split()
+
+    with suppress(OSError, ValueError, ZeroDivisionError):
+        quota, period = read("cpu.max")  # "max 100000" has no number: no limit
+        return int(quota) / int(period)
+    with suppress(OSError, ValueError, ZeroDivisionError):
+        (quota,), (period,) = read("cpu.cfs_quota_us"), read("cpu.cfs_period_us")
+        return int(quota) / int(period) if int(quota) > 0 else None  # -1: no limit
+    return None
 
 
 def describe_machine(**more: Any) -> dict[str, Any]:
@@ -155,3 +195,16 @@ def set_threads(hidden_size: int, asked: int | None = None, environment: Mapping
     elif not {"OMP_NUM_THREADS", "MKL_NUM_THREADS"} & environment.keys():
         torch.set_num_threads(choose_threads(hidden_size))
     return torch.get_num_threads()
+
+
+@contextmanager
+def threads_for(hidden_size: int) -> Iterator[None]:
+    """Within, PyTorch has the threads that suit a model of this width, as `set_threads` says; afterwards as many as before."""
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        set_threads(hidden_size)
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -16,6 +16,7 @@ from typing import Any
 
 from bertcourse.base.display import printable
 from bertcourse.base.errors import UserError
+from bertcourse.base.machine import usable_cores
 from bertcourse.base.messages import plural
 from bertcourse.jobs.options import COUNT, Choice, Options, Real, Refused, Whole, option
 from bertcourse.jobs.reporter import Reporter
@@ -94,18 +95,8 @@ class ServeOptions(Options):
                                 "--workers 需要主线程，且其中没有运行事件循环（Jupyter 里有）：请去掉它，或在终端运行 `bertcourse serve`")
         if refused and (self.workers or 1) > 1:
             raise refused
-        usual = 1 if refused or settings.provider != PROVIDERS[0] else cores() // settings.threads  # a GPU is shared badly
+        usual = 1 if refused or settings.provider != PROVIDERS[0] else usable_cores() // settings.threads  # a GPU is shared badly
         return self.workers or max(1, usual)
-
-
-def cores() -> int:
-    """The cores that this process may use: by its affinity, and by the quota of a container."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):  # no cgroup of version 2
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        if quota != "max":
-            count = min(count, max(1, int(quota) // int(period)))
-    return count
 
 
 def owns_process() -> bool:
