@@ -11,9 +11,10 @@ import checkpoints
 import commands
 import numpy as np
 import pytest
+import torch
 from checkpoints import FAMILIES
 
-from bertcourse import profiles
+from bertcourse import profiles, training
 from bertcourse.base.errors import UserError
 from bertcourse.distillation import check_scores
 from bertcourse.jobs.setup import choose_precision
@@ -256,6 +257,14 @@ def test_deberta_does_not_compute_in_bf16():
     assert choose_precision("bf16", newer) == "bf16"
     with pytest.raises(UserError, match="deberta cannot compute in it"):
         choose_precision("bf16", newer, deberta)
+
+
+@pytest.mark.parametrize("computes, expected", [(True, "bf16"), (False, "no")])
+def test_a_processor_s_precision_is_that_of_fit(monkeypatch, computes, expected):
+    monkeypatch.setattr(training, "computes_in_bf16", lambda: computes)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    bert = checkpoints.configuration("bert", 60)
+    assert choose_precision("auto", bert) == training.fastest_precision("cpu") == expected and choose_precision("no", bert) == "no"
 
 
 def test_other_families_are_refused_by_name(tmp_path):

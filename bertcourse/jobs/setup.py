@@ -19,7 +19,7 @@ def learning_rate(width: int) -> float:
 
 
 def choose_precision(asked_for: str, *configs: Any) -> str:
-    """`--precision auto`: bf16 where a GPU or the CPU's matrix unit (AMX) computes in it. Raises `UserError` for models that cannot."""
+    """`--precision auto`: bf16 where the GPU or the CPU computes in it, as in `fit`. Raises `UserError` for models that cannot."""
     if any(config.model_type == "deberta" for config in configs):  # of transformers: it fills scores with a number bf16 does not have
         if asked_for == "bf16":
             raise UserError("--precision bf16: deberta cannot compute in it, only deberta-v2 can: take --precision no",
@@ -28,10 +28,9 @@ def choose_precision(asked_for: str, *configs: Any) -> str:
     if asked_for != "auto":
         return asked_for
     import torch
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported() else "no"
-    tiles = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    return "bf16" if tiles() else "no"
+
+    from bertcourse.training import fastest_precision
+    return fastest_precision("cuda" if torch.cuda.is_available() else "cpu")
 
 
 DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "classifier_dropout_prob",
