@@ -53,12 +53,6 @@ class DistillOptions(FileOptions, TrainingOptions):
     labels: list[str] | None = option(Labels())
     resume: bool = False
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("init_layers", "labels"):
-            if isinstance(value := getattr(self, name), tuple):
-                setattr(self, name, list(value))  # as `run.json` has it
-
     def files(self) -> dict[str, Path]:
         """Option: file."""
         return self.given(FILES)

@@ -1,6 +1,7 @@
 """Options of jobs: what each may be, and the names that a command line and a function call share.
 
-A rule reads the text of a command line (`read`) and checks the value of a function call (`check`); both refuse with the same words.
+A rule reads the text of a command line (`read`) and checks the value of a function call (`check`); both refuse with the same words and
+give values of Python's own types, which JSON can store: a NumPy integer becomes an int, a tuple a list.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import operator
 import os
 import shlex
 from collections.abc import Mapping, Sequence
@@ -41,12 +43,20 @@ class Rule:
         """May the option have this value?"""
         return isinstance(value, str)
 
+    def convert(self, value: Any) -> Any:
+        """An allowed value as a job stores it."""
+        return value
+
     def check(self, value: Any) -> Any:
-        """The value, perhaps in another form. Raises `Refused`."""
-        with suppress(TypeError, ValueError):
+        """The value of a function call as a job stores it. Raises `Refused`."""
+        return self._accept(value, value)
+
+    def _accept(self, value: Any, given: Any) -> Any:
+        """The converted value. Raises `Refused`, which names what was given: the value, or the text that it was read from."""
+        with suppress(TypeError, ValueError, OverflowError):
             if self.allows(value):
-                return value
-        raise self.refusal(value)
+                return self.convert(value)
+        raise self.refusal(given)
 
     def refusal(self, value: Any) -> Refused:
         """The sentence for a value that the option cannot have."""
@@ -58,10 +68,22 @@ class Rule:
             value = self.parse(text)
         except (ValueError, RecursionError):
             raise self.refusal(text) from None
-        try:
-            return self.check(value)
-        except Refused:
-            raise self.refusal(text) from None
+        return self._accept(value, text)
+
+
+class Written(Rule):
+    """What a function call may also give as the text of a command line: a list, or a mapping."""
+
+    def check(self, value: Any) -> Any:
+        """The value of a function call as a job stores it; a text is read. Raises `Refused`."""
+        return self.read(value) if isinstance(value, str) else super().check(value)
+
+
+def as_whole(value: Any) -> int:
+    """A whole number, NumPy's too, as Python's own. Raises `TypeError` for anything else; True and False are no numbers."""
+    if isinstance(value, bool):
+        raise TypeError(value)
+    return operator.index(value)
 
 
 class Whole(Rule):
@@ -78,8 +100,11 @@ class Whole(Rule):
 
     def allows(self, value: Any) -> bool:
         """Is it a whole number in the range?"""
-        import operator
-        return not isinstance(value, bool) and operator.index(value) >= self.least and (self.most is None or value <= self.most)
+        return as_whole(value) >= self.least and (self.most is None or value <= self.most)
+
+    def convert(self, value: Any) -> int:
+        """As Python's own number."""
+        return as_whole(value)
 
 
 class Real(Rule):
@@ -106,6 +131,10 @@ class Real(Rule):
         over = value > self.low if self.above else value >= self.low
         return over and (value < self.high if self.below else value <= self.high)
 
+    def convert(self, value: Any) -> float:
+        """As Python's own number."""
+        return float(value)
+
 
 class Choice(Rule):
     """One of several words."""
@@ -124,7 +153,7 @@ class Or(Rule):
 
     def __init__(self, word: str, rule: Rule) -> None:
         self.word, self.rule = word, rule
-        super().__init__(rule.en, rule.zh)
+        super().__init__(f"{rule.en}, or {word}", f"{rule.zh}，或 {word}")
 
     def parse(self, text: str) -> Any:
         """The word, or the other rule's value."""
@@ -134,8 +163,12 @@ class Or(Rule):
         """Is it the word, or allowed by the other rule?"""
         return value == self.word if isinstance(value, str) else self.rule.allows(value)
 
+    def convert(self, value: Any) -> Any:
+        """The word as it is, any other value as the other rule converts it."""
+        return value if isinstance(value, str) else self.rule.convert(value)
 
-class Columns(Rule):
+
+class Columns(Written):
     """`sentence=review,label=stars`, or a mapping: the task's name for a column, and the file's (or the column's number, from 1)."""
 
     def __init__(self) -> None:
@@ -153,8 +186,12 @@ class Columns(Rule):
         """Are all names texts with something in them?"""
         return isinstance(value, Mapping) and all(isinstance(part, str) and part for pair in value.items() for part in pair)
 
+    def convert(self, value: Any) -> dict[str, str]:
+        """As a dict."""
+        return dict(value)
 
-class Labels(Rule):
+
+class Labels(Written):
     """`bad,good`, a JSON list, or a list of names."""
 
     def __init__(self) -> None:
@@ -169,8 +206,12 @@ class Labels(Rule):
         names = [name for name in value if isinstance(name, str) and name] if isinstance(value, (list, tuple)) else []
         return len(names) > 1 and len(names) == len(value) == len(set(names))
 
+    def convert(self, value: Any) -> list[str]:
+        """As a list."""
+        return list(value)
 
-class Layers(Rule):
+
+class Layers(Written):
     """`2,4,6`, `none`, or a list of numbers."""
 
     def __init__(self) -> None:
@@ -182,10 +223,14 @@ class Layers(Rule):
 
     def allows(self, value: Any) -> bool:
         """Is it "none", or are they numbers from 1 on?"""
-        return value == "none" if isinstance(value, str) else len(value) > 0 and all(type(one) is int and one > 0 for one in value)
+        return value == "none" if isinstance(value, str) else len(value) > 0 and all(as_whole(one) > 0 for one in value)
+
+    def convert(self, value: Any) -> str | list[int]:
+        """As a list of Python's own numbers, or "none"."""
+        return value if isinstance(value, str) else list(map(as_whole, value))
 
 
-class Numbers(Rule):
+class Numbers(Written):
     """`16,32,128`, or a list of numbers."""
 
     def __init__(self, most: int) -> None:
@@ -198,10 +243,14 @@ class Numbers(Rule):
 
     def allows(self, value: Any) -> bool:
         """Are they different whole numbers in the range?"""
-        return len(value) > 0 and all(type(one) is int and 1 <= one <= self.most for one in value) and len(set(value)) == len(value)
+        return len(value) > 0 and all(1 <= as_whole(one) <= self.most for one in value) and len(set(value)) == len(value)
+
+    def convert(self, value: Any) -> list[int]:
+        """As a list of Python's own numbers."""
+        return list(map(as_whole, value))
 
 
-class Words(Rule):
+class Words(Written):
     """`ort,openvino`, or a list of words."""
 
     def __init__(self, *words: str) -> None:
@@ -214,7 +263,11 @@ class Words(Rule):
 
     def allows(self, value: Any) -> bool:
         """Are all of them known?"""
-        return not isinstance(value, str) and len(value) > 0 and set(value) <= set(self.words)
+        return len(value) > 0 and set(value) <= set(self.words)
+
+    def convert(self, value: Any) -> list[str]:
+        """As a list."""
+        return list(value)
 
 
 def option(rule: Rule | None = None, default: Any = None) -> Any:
