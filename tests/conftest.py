@@ -29,3 +29,15 @@ def todays_tokenizer(session_folder) -> Path:
     from bertcourse.corpus import save_tokenizer
 
     return shared.build_once(session_folder / "todays-tokenizer", save_tokenizer)
+
+
+@pytest.fixture
+def three_threads(monkeypatch):
+    "PyTorch has three threads, and the user has chosen none for the libraries, as `make test` does."
+    import torch
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)

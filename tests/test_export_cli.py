@@ -369,6 +369,20 @@ def test_bench_measures_every_pair(models, exported, data, tmp_path):
     assert scores[0]["scores"] == scores[1]["scores"] and scores[0]["agree"] == scores[1]["agree"] == 1.0
 
 
+@pytest.mark.usefixtures("three_threads")
+def test_bench_gives_pytorch_the_threads_that_it_names(models, monkeypatch):
+    import torch
+    found = []
+
+    def race(entries, size, length, rounds):
+        found.append(torch.get_num_threads())
+        return []
+    monkeypatch.setattr(benchmarking, "race", race)
+    jobs.bench(models["classification"], threads=[2, 4], lengths=[4], batches=[1], quiet=True)
+    assert found == [2, 4], "small model or not"
+    assert torch.get_num_threads() == 3
+
+
 @pytest.mark.usefixtures("short_samples")
 def test_bench_prints_a_table_in_both_languages(exported, monkeypatch):
     code, out, _ = BENCH.call(exported["fp32"], exported["classification"], "--lengths", "4", "--batches", "1")
@@ -407,7 +421,7 @@ def test_functions_take_rows_in_memory(models, tmp_path, capsys):
     about = json.loads((tmp_path / "out/bertcourse.json").read_text(encoding="utf-8"))
     assert done.report["about"] == about and about["dev"]["rows"] == about["quantisation"]["calibration"]["rows"] == 24
     assert done.load().predict("a good film")["label"] in services.CLASSES
-    found = jobs.bench(tmp_path / "out", lengths=[4], batches=(1,), dev=rows, quiet=True)
+    found = jobs.bench(tmp_path / "out", lengths="4", batches=(1,), dev=rows, quiet=True)
     assert found["dev"]["models"][0]["scores"] == about["dev"]["after"] and [row["ratio"] for row in found["results"]] == [1.0]
     assert capsys.readouterr() == ("", "")
 

@@ -4,15 +4,17 @@ import inspect
 import re
 import signal
 from pathlib import Path
+from types import MappingProxyType
 
 import commands
+import numpy
 import pytest
 
 from bertcourse import jobs
 from bertcourse.app import cli
 from bertcourse.app.options import help_texts, parameter_comments
 from bertcourse.base.errors import UserError
-from bertcourse.jobs.options import rules
+from bertcourse.jobs.options import Columns, Labels, Layers, Numbers, Or, Real, Refused, Whole, Words, rules
 
 ROOT = Path(__file__).parents[1]
 WITH_OPTIONS = {"pretrain": "PretrainOptions", "finetune": "FinetuneOptions", "distill": "DistillOptions"}
@@ -118,16 +120,112 @@ def test_several_splits_are_refused(tmp_path, reviews):
 
 @pytest.mark.parametrize("options, says", [
     ({"epochs": 0}, "--epochs must be a whole number from 1 on, not 0"), ({"epochs": 1.5}, "--epochs must be a whole number"),
-    ({"epochs": True}, "--epochs must be"), ({"lr": "fast"}, "--lr must be a number above 0, not 'fast'"), ({"lr": float("nan")}, "--lr must be"),
+    ({"epochs": True}, "--epochs must be"), ({"lr": "fast"}, "--lr must be a number above 0, or auto, not 'fast'"), ({"lr": float("nan")}, "--lr must be"),
     ({"dropout": 1.0}, "--dropout must be a number from 0 to below 1"), ({"precision": "fp16"}, "--precision must be one of no, bf16, auto"),
     ({"columns": "sentence"}, "--columns must be like"), ({"epochs": 1, "steps": 2}, "--steps: not allowed with argument --epochs"),
-    ({"task": "parsing"}, "--task must be one of"), ({"train": None}, "--train must be given"),
+    ({"task": "parsing"}, "--task must be one of"), ({"train": None}, "--train must be given"), ({"max_length": "long"}, "or auto, not 'long'"),
 ])
 def test_values_that_are_refused_in_the_words_of_the_command(tmp_path, options, says):
     given = {"task": "classification", "train": [{"sentence": "a", "label": "b"}], "model": "tiny", "quiet": True} | options
     with pytest.raises(UserError, match=re.escape(says)) as caught:
         jobs.finetune(**given, out=tmp_path / "m")
     assert HAN.search(caught.value.zh)
+
+
+STORED = [  # a rule, what a call gives, what a job stores
+    (Layers(), "2,4,6", [2, 4, 6]), (Layers(), (2, 4), [2, 4]), (Layers(), numpy.array([2, 4]), [2, 4]), (Layers(), "none", "none"),
+    (Labels(), "bad,good", ["bad", "good"]), (Labels(), '["a,b", "c"]', ["a,b", "c"]), (Labels(), ("bad", "good"), ["bad", "good"]),
+    (Columns(), "sentence=review,label=3", {"sentence": "review", "label": "3"}), (Columns(), MappingProxyType({"a": "b"}), {"a": "b"}),
+    (Numbers(4096), "32,128", [32, 128]), (Numbers(4096), numpy.array([32, 128]), [32, 128]), (Numbers(4096), range(1, 3), [1, 2]),
+    (Words("ort", "openvino"), "ort,openvino", ["ort", "openvino"]), (Words("ort", "openvino"), ("ort",), ["ort"]),
+    (Whole(0), numpy.int64(3), 3), (Whole(0, 9), numpy.uint8(9), 9), (Real(0), numpy.float32(0.5), 0.5), (Real(0), 1, 1.0),
+    (Or("auto", Real(0)), numpy.float64(0.25), 0.25), (Or("auto", Whole(1)), numpy.int32(8), 8), (Or("auto", Whole(1)), "auto", "auto"),
+]
+
+
+@pytest.mark.parametrize("rule, value, stored", STORED)
+def test_values_are_stored_as_python_s_own(rule, value, stored):
+    import json
+    found = rule.check(value)
+    assert found == stored and type(found) is type(stored) and json.dumps(found) == json.dumps(stored)
+
+
+@pytest.mark.parametrize("rule, value", [
+    (Whole(0), True), (Whole(0), numpy.True_), (Whole(0), "3"), (Whole(0), 3.0), (Whole(0), None), (Real(0), "0.5"), (Real(0), False), pytest.param(Real(0), 10**400, id="too large"),
+    (Layers(), "2,0"), (Layers(), "two"), (Layers(), [True]), (Layers(), ["2"]), (Layers(), 2), (Layers(), []), (Layers(), ""), (Labels(), "bad"),
+    (Labels(), "bad,bad"), (Labels(), "["), (Columns(), "sentence"), (Columns(), "a=b,a=c"), (Columns(), ["a=b"]), (Numbers(16), "8,8"), (Numbers(16), "8,32"),
+    (Numbers(16), [8, numpy.int64(8)]), (Numbers(16), (n for n in [8])), (Words("ort"), "ort,foo"), (Words("ort"), []), (Or("auto", Whole(1)), "8"),
+])  # fmt: skip
+def test_other_values_are_refused(rule, value):
+    with pytest.raises(Refused):
+        rule.check(value)
+
+
+def test_texts_of_the_command_line_in_a_call():
+    from bertcourse.jobs.benchmarking import BenchOptions
+    from bertcourse.jobs.distill_options import DistillOptions
+    found = DistillOptions(init_layers="2,4,6", labels="bad,good", columns="sentence=review")
+    assert (found.init_layers, found.labels, found.columns) == ([2, 4, 6], ["bad", "good"], {"sentence": "review"})
+    assert BenchOptions(models=["m"], lengths="32,128", rounds=9).lengths == [32, 128]
+    with pytest.raises(UserError, match="^--init-layers must be like 2,4,6, counted from 1, or none, not '2,x'$"):
+        DistillOptions(init_layers="2,x")
+
+
+def test_numbers_of_numpy(tmp_path, reviews):
+    import json
+    for seed in numpy.arange(1, 2):
+        done = jobs.finetune("classification", as_records(reviews["train"]), model="tiny", steps=numpy.int32(1), warmup=numpy.float32(0.5), seed=seed,
+                             precision="no", out=tmp_path / f"{seed}", quiet=True)
+    settings = json.loads((done.folder / "metrics.json").read_text(encoding="utf-8"))["settings"]
+    assert (settings["seed"], settings["steps"], settings["warmup"]) == (1, 1, 0.5)
+
+
+# --- threads and memory -------------------------------------------------------------------------------------------
+
+@pytest.mark.usefixtures("three_threads")
+def test_a_job_leaves_the_threads_of_the_process(tmp_path, monkeypatch, reviews):
+    import torch
+
+    import bertcourse.training
+    from bertcourse.jobs import predicting
+    rows, inside, record, write = as_records(reviews["train"]), [], bertcourse.training.State.record, predicting.write_predictions
+    monkeypatch.setattr(bertcourse.training.State, "record", lambda *given: (inside.append(torch.get_num_threads()), record(*given))[1])
+    monkeypatch.setattr(predicting, "write_predictions", lambda *given: (inside.append(torch.get_num_threads()), write(*given))[1])
+    settings = {"steps": 1, "precision": "no", "quiet": True}
+    done = jobs.finetune("classification", rows, model="tiny", out=tmp_path / "m", **settings)
+    jobs.distill(str(done.folder), student={"num_hidden_layers": 1}, train=rows, method="kd", out=tmp_path / "s", **settings)
+    jobs.predict(done.folder, rows[:2])
+    jobs.augment(rows[:2], task="classification", model="tiny", n=1, quiet=True)
+    assert set(inside) == {1} and len(inside) >= 3, "a small model has one"
+    assert torch.get_num_threads() == 3
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_a_loaded_model_leaves_the_threads_of_the_process(trained):
+    import torch
+    model = jobs.load(trained)
+    model.predict("good")
+    assert torch.get_num_threads() == 3
+
+
+@pytest.mark.parametrize("text", ["CUDA error: an illegal memory access was encountered", "required rank 4 tensor to use channels_last memory_format"])
+def test_what_is_no_lack_of_memory_is_shown_as_it_is(tmp_path, text):
+    from types import SimpleNamespace
+
+    from bertcourse.jobs.running import training_errors
+    with pytest.raises(RuntimeError, match=text), training_errors(1.0, tmp_path, SimpleNamespace()):
+        raise RuntimeError(text)
+
+
+@pytest.mark.parametrize("text", ["CUDA error: out of memory", "MPS backend out of memory (MPS allocated: 9 GB)", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED"])
+def test_too_little_memory_keeps_its_cause(tmp_path, text):
+    from types import SimpleNamespace
+
+    from bertcourse.jobs.running import training_errors
+    error = RuntimeError(text)
+    with pytest.raises(UserError, match="not enough memory") as caught, training_errors(1.0, tmp_path, SimpleNamespace()):
+        raise error
+    assert caught.value.__cause__ is error
 
 
 # --- interrupted --------------------------------------------------------------------------------------------------
@@ -237,9 +335,14 @@ def test_the_package_is_typed():
 # --- a loaded model -----------------------------------------------------------------------------------------------
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory, reviews):
+def trained(tmp_path_factory, reviews) -> Path:
     out = tmp_path_factory.mktemp("loaded") / "m"
-    return jobs.finetune("classification", as_records(reviews["train"]), model="tiny", steps=2, precision="no", out=out, quiet=True).load()
+    return jobs.finetune("classification", as_records(reviews["train"]), model="tiny", steps=2, precision="no", out=out, quiet=True).folder
+
+
+@pytest.fixture(scope="module")
+def loaded(trained):
+    return jobs.load(trained)
 
 
 def test_every_kind_of_collection_is_answered_row_by_row(loaded, reviews):

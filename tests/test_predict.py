@@ -16,6 +16,7 @@ import transformers
 from commands import HAN
 
 from bertcourse import jobs
+from bertcourse.app import cli
 from bertcourse.assets import asset
 from bertcourse.base.errors import UserError
 from bertcourse.corpus_tasks import examples
@@ -142,13 +143,14 @@ def test_pairs_with_a_tab(models):
 def test_entities_of_lines_and_of_tokens(models):
     line = "Anna  lives in New York, near Tom."
     row, = said(models["ner"], stdin=line + "\n")
-    assert row.keys() == {"tags", "spans"} and row["spans"]
+    assert row.keys() == {"words", "tags", "spans"} and row["spans"]
+    assert row["words"] == ["Anna", "lives", "in", "New", "York", ",", "near", "Tom", "."] and len(row["tags"]) == 9
     for span in row["spans"]:
         assert span.keys() == {"label", "text", "start", "end", "probability"}
         assert line[span["start"]:span["end"]] == span["text"] and span["label"] in ("PER", "LOC") and 0 < span["probability"] <= 1
     tokens = ["Anna", "lives", "in", "New", "York", ",", "near", "Tom", "."]
     same, = said(models["ner"], stdin=json.dumps({"id": 7, "tokens": tokens}))
-    assert same["id"] == 7 and same["tags"] == row["tags"]
+    assert same["id"] == 7 and same["tags"] == row["tags"] and same["words"] == tokens
     for span in same["spans"]:
         assert span["text"] == " ".join(tokens[span["start"]:span["end"]])
 
@@ -236,6 +238,29 @@ def test_the_function_writes_what_the_command_writes(models, tmp_path):
                                   (rows, {"metrics": "m.json"}, "--metrics needs --labelled"), ([{"text": 3}], {}, "'sentence' is not text but 3")]:
         with pytest.raises(UserError, match=says):
             jobs.predict(models["classification"], source, **options)
+
+
+def test_the_function_returns_what_the_command_writes(models, capsys):
+    rows = [{"sentence": "my dog", "label": "up"}, {"sentence": "no", "label": "down"}]
+    found = jobs.predict(models["classification"], rows)
+    assert found == said(models["classification"], stdin=json_lines(rows)) and capsys.readouterr() == ("", "")
+    labelled = jobs.predict(models["classification"], rows, labelled=True)
+    assert labelled == [row | {"gold": gold} for row, gold in zip(found, ["up", "down"])] and capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("as_command", [False, True])
+def test_the_encoding_of_stdout_is_set_by_the_command_only(models, monkeypatch, as_command):
+    out = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    monkeypatch.setattr(sys, "stdout", out)
+    if as_command:
+        monkeypatch.setattr(sys, "stdin", commands.Stdin("安娜\n".encode()))
+        assert cli.main(["predict", str(models["ner"])]) == 0
+    else:
+        jobs.predict(models["classification"], [{"sentence": "my dog"}], out=sys.stdout)
+    written = [json.loads(line) for line in out.buffer.getvalue().decode("utf-8").splitlines()]
+    assert len(written) == 1 and out.encoding == ("utf-8" if as_command else "latin-1")
+    if as_command:
+        assert written[0]["words"] == ["安", "娜"]
 
 
 def test_a_long_line_and_blank_lines(models):

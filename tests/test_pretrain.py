@@ -604,6 +604,8 @@ def test_divergence_keeps_the_best_model_before(corpus, tmp_path, planted):
 
 @pytest.mark.parametrize("error, says", [
     (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"), "not enough memory: choose"),
+    (RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"), "not enough memory: choose"),
+    (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB"), "not enough memory: choose"),
     (MemoryError(), "not enough memory: choose"),
     (OSError(errno.ENOSPC, "No space left on device"), "No space left on device; nothing was written"),
 ])

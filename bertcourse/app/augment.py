@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from bertcourse.app.options import add_options, parameter_comments
+from bertcourse.app.output import standard_output
 from bertcourse.jobs.augmenting import AugmentOptions, augment, run_augmenting
 from bertcourse.jobs.reporter import Reporter
 
@@ -18,5 +19,5 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     """Augment and write: 0. Raises `UserError`."""
-    run_augmenting(AugmentOptions.of(vars(args)), Reporter(args.quiet))
+    run_augmenting(AugmentOptions.of(vars(args) | {"out": args.out or standard_output()}), Reporter(args.quiet))
     return 0

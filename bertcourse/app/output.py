@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TextIO
 
 from bertcourse.base.display import json_of, printable
 from bertcourse.base.json_files import finite
@@ -16,6 +16,13 @@ from bertcourse.jobs.result import Trained
 from bertcourse.jobs.stopping import Stopped
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+def standard_output() -> TextIO:
+    """Standard output for JSON lines, which are UTF-8 whatever the terminal's encoding is."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(encoding="utf-8")
+    return sys.stdout
 
 
 def print_json(value: Any) -> None:

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from bertcourse.app.options import add_options, parameter_comments
+from bertcourse.app.output import standard_output
 from bertcourse.jobs.predicting import PredictOptions, predict, run_predicting
 from bertcourse.jobs.reporter import Reporter
 
@@ -20,5 +21,5 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     """Predict and write: 0. Raises `UserError`."""
-    run_predicting(PredictOptions.of(vars(args)), Reporter())
+    run_predicting(PredictOptions.of(vars(args) | {"out": args.out or standard_output()}), Reporter())
     return 0

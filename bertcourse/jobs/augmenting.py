@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from bertcourse.base.errors import UserError
-from bertcourse.base.machine import set_threads
+from bertcourse.base.machine import threads_for
 from bertcourse.base.messages import plural
 from bertcourse.jobs.data import language_of_text
 from bertcourse.jobs.options import COUNT, LANGUAGE, SEED, SHARE, TEXT_FORMATS, Choice, FileOptions, Labels, as_path, option
 from bertcourse.jobs.reading import file_name, first_line, is_typed, open_lines, recognise, unreadable
 from bertcourse.jobs.reporter import Reporter
 from bertcourse.jobs.rows import Source, as_files
-from bertcourse.jobs.writing import as_output, check_output, is_terminal, json_lines, open_output, output_errors
+from bertcourse.jobs.writing import as_output, check_output, is_terminal, open_output, output_errors
 from bertcourse.models.answers import CHINESE, DIGITS, cut
 from bertcourse.models.checkpoint import open_checkpoint
 from bertcourse.models.kinds import ALIASES, TARGETS, TASKS, base_task, check_inputs
@@ -214,7 +214,6 @@ def open_augmenter(options: AugmentOptions, profile: Any, lang: str | None, near
     from bertcourse.tinybert import Augmenter
     tokenizer = profile.tokenizer(lang)
     model = profile.model(AutoModelForMaskedLM, lang).to("cuda" if torch.cuda.is_available() else "cpu")
-    set_threads(model.config.hidden_size)
     check_model(options.model, tokenizer, model)
     augmenter = Augmenter(tokenizer, model, near, options.p, options.k)
     most = int(augmenter._allowed.sum(1).max())
@@ -259,6 +258,12 @@ class Augmentation:
     teacher: Predictor | None
     hints: Hints
     counts: Counts = field(default_factory=Counts)
+
+    @property
+    def width(self) -> int:
+        """The hidden size of the wider of its models, which needs more threads."""
+        models = [self.augmenter.model] + ([self.teacher.model] if self.teacher else [])
+        return max(model.config.hidden_size for model in models)
 
     def augment(self, batch: Sequence[LocatedRow]) -> list[dict[str, Any]]:
         """What is written for a batch of rows. Raises `UserError`."""
@@ -356,23 +361,21 @@ def prepare(options: AugmentOptions, found: Input, reporter: Reporter) -> tuple[
     return Augmentation(options, open_augmenter(options, profile, lang, near), open_teacher(options), hints), rows
 
 
-def run_augmenting(options: AugmentOptions, reporter: Reporter, kept: list[dict[str, Any]] | None = None) -> None:
-    """Check all, then write the rows and their variants to `options.out`, a batch at a time, or add them to `kept`. Raises `UserError`."""
+def run_augmenting(options: AugmentOptions, reporter: Reporter) -> list[dict[str, Any]] | None:
+    """Check all, then write the rows and their variants to `options.out`, a batch at a time, or return them where it is None.
+
+    Raises `UserError`.
+    """
     options.check()
     with output_errors(options.out), open_rows(options, reporter) as found:
         work, rows = prepare(options, found, reporter)
-        with open_output(options.out) if kept is None else contextlib.nullcontext() as out:
-            for batch in show_progress(options, found, rows, reporter.progress and not is_terminal(out)):
-                made = work.augment(batch)
-                lines = json_lines(made, options.teacher or "")  # refuses what is no number
-                if kept is not None:
-                    kept += made
-                    continue
-                out.write(lines)
-                out.flush()  # for whoever waits at the other end of a pipe
+        with threads_for(work.width), open_output(options.out) as out:
+            for batch in show_progress(options, found, rows, reporter.progress and not is_terminal(options.out)):
+                out.add(work.augment(batch), options.teacher or "")
             if not work.counts.read and options.file != "-":
                 raise UserError(f"{options.file} is empty: there is nothing to augment", f"{options.file} 是空的：没有可以增强的内容")
     report(work.counts, found.skipped, reporter)
+    return out.rows if options.out is None else None
 
 
 def show_progress(options: AugmentOptions, found: Input, rows: Iterable[LocatedRow], visible: bool) -> Iterator[list[LocatedRow]]:
@@ -393,7 +396,7 @@ def augment(
     teacher: str | None = None,  # fine-tuned model that labels the variants (default: they keep the row's label)
     labels: list[str] | None = None,  # with --teacher: names for its labels in their order: bad,good, or a JSON list
     vectors: str | Path | None = None,  # word vectors as text (GloVe, word2vec); without, words of several tokens stay
-    out: str | Path | TextIO | None = None,  # write there when all is done (default: standard output)
+    out: str | Path | TextIO | None = None,  # write there when all is done (default: standard output; in Python a list)
     n: int = 20,  # variants of each row (default: 20)
     p: float = 0.4,  # probability that a word changes (default: 0.4)
     k: int = 15,  # candidates for a word (default: 15)
@@ -406,14 +409,12 @@ def augment(
     encoding: str | None = None,  # such as gb18030, latin-1 (default: UTF-8, or guessed and said)
     quiet: bool = False,  # say nothing but errors
 ) -> list[dict[str, Any]] | None:
-    """Make more training rows: each row of a file, or in memory, and then its variants; a list of them, or JSON lines in `out`.
+    """Make more training rows: each row of a file, or in memory, and then its variants. Returns a list of them, or writes JSON lines.
 
-    `file` is a file, a list of dicts, a `datasets.Dataset` or a `pandas.DataFrame`, `out` a file or an open stream. Raises
-    `bertcourse.base.errors.UserError` for what a user can mend.
+    `file` is a file, a list of dicts, a `datasets.Dataset` or a `pandas.DataFrame`, `out` a file or an open stream; where it is given,
+    nothing is returned. Raises `bertcourse.base.errors.UserError` for what a user can mend.
     """
     with as_files(dict(locals()), ["file"]) as values:
         names = {name: None if values[name] is None else str(values[name]) for name in ("file", "model", "teacher")}
         options = AugmentOptions.of(values | names | {"vectors": as_path(vectors), "out": as_output(out)})
-        rows: list[dict[str, Any]] | None = [] if out is None else None
-        run_augmenting(options, Reporter(quiet), rows)
-    return rows
+        return run_augmenting(options, Reporter(quiet))

@@ -223,8 +223,8 @@ def measure(options: BenchOptions, reporter: Reporter) -> dict[str, Any]:
     before = torch.get_num_threads()
     try:
         for threads in options.threads:
-            torch.set_num_threads(threads)
             entries = open_models(options, threads)
+            torch.set_num_threads(threads)
             if not models:
                 lengths = lengths or choose_lengths(entries)
                 check_comparable(entries, max(lengths), options.dev is not None)

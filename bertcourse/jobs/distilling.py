@@ -16,6 +16,7 @@ from typing import Any
 
 from bertcourse.base.errors import UserError
 from bertcourse.base.json_files import finite, read_json, write_json, write_json_lines
+from bertcourse.base.machine import set_threads
 from bertcourse.base.messages import grid, plural
 from bertcourse.jobs import cards, general
 from bertcourse.jobs.comparison import compare_models, comparison_rows, how_measured
@@ -59,6 +60,7 @@ def open_teacher(spec: DistillSpec, out: Path, reporter: Reporter) -> Any:  # a 
     from accelerate import Accelerator
     s, name = spec.settings, model_name(spec.teacher)
     teacher = open_checkpoint(spec.teacher, s["labels"])
+    set_threads(teacher.model.config.hidden_size)
     teacher.model.to(Accelerator().device).requires_grad_(False)
     spec.check_same_teacher(teacher.model, out)
     s["columns"] = teacher.columns if s["columns"] is None else s["columns"]

@@ -19,7 +19,7 @@ from typing import Any
 from bertcourse.base.atomic import file_digest
 from bertcourse.base.errors import UserError
 from bertcourse.base.json_files import finite, read_json, write_json
-from bertcourse.base.machine import overflows, processor
+from bertcourse.base.machine import overflows, processor, threads_for
 from bertcourse.base.names import check_utf8
 from bertcourse.base.text import shown_name
 from bertcourse.jobs import cards
@@ -359,7 +359,7 @@ def run_export(options: ExportOptions, reporter: Reporter) -> Exported:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         predictor = open_checkpoint(options.model, options.labels)
-        with folder_for(options.out) as folder:
+        with threads_for(predictor.model.config.hidden_size), folder_for(options.out) as folder:
             report = write_folder(options, folder, predictor, reporter)
     return Exported(options.out, finite(report), summary(options.out, report, reporter.zh))
 

@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 from bertcourse.base.errors import UserError
 from bertcourse.base.json_files import write_json
+from bertcourse.base.machine import threads_for
 from bertcourse.base.messages import plural
 from bertcourse.jobs.options import COUNT, TEXT_FORMATS, Choice, FileOptions, Labels, as_model, as_path, option
 from bertcourse.jobs.reading import file_name, first_line, is_typed, kinds_of, open_lines, read_for, recognise, service_columns
 from bertcourse.jobs.reporter import Reporter, format_scores, in_notebook
 from bertcourse.jobs.rows import Source, as_files
-from bertcourse.jobs.writing import as_output, check_output, json_lines, open_output, output_errors
+from bertcourse.jobs.writing import Output, as_output, check_output, open_output, output_errors
 from bertcourse.models import load
 from bertcourse.models.answers import cut, result
 from bertcourse.models.kinds import RUNTIMES
@@ -160,16 +161,15 @@ def gold_of(kind: str, row: Mapping[str, Any]) -> Any:
     return gold["text"] if kind == "qa" else gold
 
 
-def write_predictions(options: PredictOptions, predictor: Predictor, found: Input, out: TextIO) -> list[dict[str, Any]]:
-    """A line for each row, as soon as its batch is done; returns the predictions if they are to be compared. Raises `UserError`."""
+def write_predictions(options: PredictOptions, predictor: Predictor, found: Input, out: Output) -> list[dict[str, Any]]:
+    """An answer for each row, as soon as its batch is done; returns the predictions if they are to be compared. Raises `UserError`."""
     kind, lang, kept, gold, count = predictor.kind, predictor.task.lang, [], iter(found.gold), 0
     for batch in predictor.predict_rows(found.rows, 1 if is_typed(options.file) else options.batch_size):
         answers = [{} if row is None else result(kind, prediction, row, lang, options.scores) for row, prediction in batch]
         if options.labelled:
             answers = [answer | {"gold": gold_of(kind, right)} for answer, right in zip(answers, gold)]
             kept += [prediction for _, prediction in batch]
-        out.write(json_lines(answers, options.model))
-        out.flush()  # for whoever waits at the other end of a pipe
+        out.add(answers, options.model)
         count += sum(row is not None for row, _ in batch)
     if not count and options.file != "-":
         raise UserError(f"{options.file} is empty: there is nothing to predict", f"{options.file} 是空的：没有可预测的内容")
@@ -195,26 +195,35 @@ def set_answer_length(predictor: Predictor, length: int | None) -> None:
     predictor.task.max_answer_length = length
 
 
-def run_predicting(options: PredictOptions, reporter: Reporter) -> dict[str, Any] | None:
-    """Check all, then predict and write; returns the scores where they were asked for. Raises `UserError`."""
+def own_threads(predictor: Predictor) -> AbstractContextManager[None]:
+    """PyTorch's threads that suit this model; an exported model has threads of its own, and needs no PyTorch."""
+    width = getattr(getattr(predictor.model, "config", None), "hidden_size", None)
+    return nullcontext() if width is None else threads_for(width)
+
+
+def run_predicting(options: PredictOptions, reporter: Reporter) -> list[dict[str, Any]] | dict[str, Any] | None:
+    """Check all, then predict and write. Returns the answers where `options.out` is None, else the scores if they were asked for.
+
+    Raises `UserError`.
+    """
     options.check()
-    with output_errors(options.out), open_lines(options.file) as lines:
+    with output_errors(options.metrics if options.out is None else options.out), open_lines(options.file) as lines:
         predictor = load(options.model, labels=options.labels, runtime=options.runtime)
         set_answer_length(predictor, options.max_answer_length)
         found = read_input(options, predictor, lines, reporter)
-        with open_output(options.out) as out:
+        with own_threads(predictor), open_output(options.out) as out:
             predictions = write_predictions(options, predictor, found, out)
             scores = score(predictor, predictions, found.truth, reporter) if options.labelled else None
             if options.metrics:
                 write_json(options.metrics, scores)
-    return scores
+    return out.rows if options.out is None else scores
 
 
 def predict(
     model: str | Path,  # a fine-tuned or an exported model's folder, or its owner/name on the hub
     file: Source = "-",  # a file or its .gz (default: -, standard input)
     *,
-    out: str | Path | TextIO | None = None,  # write there when all is done (default: standard output)
+    out: str | Path | TextIO | None = None,  # write there when all is done (default: standard output; in Python a list)
     batch_size: int = 32,  # lines at a time (default: 32)
     scores: bool = False,  # the probabilities of all labels, too
     labelled: bool = False,  # compare with the file's labels: scores on stderr, "gold" in each line
@@ -226,11 +235,12 @@ def predict(
     encoding: str | None = None,  # such as gb18030, latin-1 (default: UTF-8, or guessed and said)
     labels: list[str] | None = None,  # names for the model's labels in their order: bad,good, or a JSON list
     runtime: str | None = None,  # of an exported model: ort (default) or openvino
-) -> dict[str, Any] | None:
-    """Write what a model predicts for each line of a file, or for rows in memory, as JSON lines; with `labelled` return the scores.
+) -> list[dict[str, Any]] | dict[str, Any] | None:
+    """What a model predicts for each line of a file, or for rows in memory. Returns a list of the answers, or writes them as JSON lines.
 
-    `file` is a file, a list of dicts, a `datasets.Dataset` or a `pandas.DataFrame`, `out` a file or an open stream. For answers as
-    Python objects see `bertcourse.models.load`. Raises `bertcourse.base.errors.UserError` for what a user can mend.
+    `file` is a file, a list of dicts, a `datasets.Dataset` or a `pandas.DataFrame`, `out` a file or an open stream; where it is given,
+    the scores are returned with `labelled`, else nothing. For single texts see `bertcourse.models.load`. Raises
+    `bertcourse.base.errors.UserError` for what a user can mend.
     """
     if in_notebook() and isinstance(file, str) and file == "-":
         raise UserError("a notebook has no standard input: give a file or rows", "笔记本没有标准输入：请给出文件或数据")

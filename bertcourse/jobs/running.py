@@ -20,6 +20,8 @@ from bertcourse.jobs.stopping import Stopped, StopRequest
 
 SAVED_EVERY = 1_000  # steps, at most
 UNWRITTEN = re.compile(r"os error (\d+)|inline_container|iostream|PytorchStreamWriter")  # safetensors; torch
+# What PyTorch's allocators say: of the CPU, of other devices, and of CUDA's libraries for matrix products.
+UNALLOCATED = re.compile(r"DefaultCPUAllocator|can't allocate memory|out of memory|_STATUS_ALLOC_FAILED", re.IGNORECASE)
 
 
 def save_interval(steps: int) -> int:
@@ -33,16 +35,25 @@ class Run:
     def __init__(self, command: str, out: Path, stop: StopRequest) -> None:
         self.command, self.out, self.stop = command, out, stop
         self.folder: RunFolder | None = None
+        self.threads: int | None = None  # PyTorch's, before the job set their number
 
     def load_libraries(self) -> None:
         """Import PyTorch, transformers and what comes with them; Ctrl-C waits for the end of it."""
         with self.stop.held():
+            import torch
             import transformers.models.bert.modeling_bert  # noqa: F401
 
             import bertcourse.files
             import bertcourse.profiles
             import bertcourse.tasks
             import bertcourse.training  # noqa: F401
+        self.threads = torch.get_num_threads()
+
+    def restore_threads(self) -> None:
+        """Give PyTorch the threads that it had: whoever called the job goes on in the same process."""
+        if self.threads is not None:
+            import torch
+            torch.set_num_threads(self.threads)
 
     @contextlib.contextmanager
     def open_folder(self, stages: bool = False) -> Iterator[RunFolder]:
@@ -70,6 +81,8 @@ def run_training(command: str, out: Path, zh: bool, work: Callable[[Run], dict[s
             raise run.stopped() from None
         except OSError as error:
             raise failed(run, error) from None
+        finally:
+            run.restore_threads()
     if metrics is None:
         raise run.stopped()
     wait_for_all()  # until the main process has moved the model out
@@ -102,6 +115,12 @@ def failed(run: Run, error: OSError) -> UserError:
     return UserError(f"{why}; nothing was written: mend this and start again", f"{why}；什么也没有写：解决之后请重新开始")
 
 
+def is_memory_error(error: BaseException) -> bool:
+    """Was there too little memory? PyTorch says so by a type of its own on a GPU, elsewhere by the text of a `RuntimeError`."""
+    import torch
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or UNALLOCATED.search(str(error)) is not None
+
+
 @contextlib.contextmanager
 def training_errors(lr: float, best: Path, stop: StopRequest) -> Iterator[None]:
     """Ctrl-C waits for a checkpoint, stdout is kept for results, and what a user can mend becomes a `UserError`."""
@@ -113,10 +132,10 @@ def training_errors(lr: float, best: Path, stop: StopRequest) -> Iterator[None]:
     except NonFiniteLoss as error:
         raise diverged(str(error).split(",")[0], lr, best) from None
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "memory" not in str(error).lower():
+        if not is_memory_error(error):
             raise
         raise UserError("there is not enough memory: choose a smaller --batch-size or --max-length",
-                        "内存不够：请调小 --batch-size 或 --max-length") from None
+                        "内存不够：请调小 --batch-size 或 --max-length") from error
     except ValueError as error:
         if "cannot resume" not in str(error):
             raise

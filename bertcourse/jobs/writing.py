@@ -1,10 +1,10 @@
-"""JSON lines to standard output, to an open stream, or to a file that is there when all of it is."""
+"""Rows of results as JSON lines in an open stream, or in a file that is there when all of it is; or as a list for the caller."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -16,7 +16,7 @@ from bertcourse.jobs.options import as_path
 
 
 def is_stream(out: Any) -> bool:
-    """Is it an open stream, or None for standard output, rather than the name of a file?"""
+    """Is it an open stream, or None where the rows are kept, rather than the name of a file?"""
     return out is None or hasattr(out, "write")
 
 
@@ -44,20 +44,36 @@ def output_errors(out: Path | TextIO | None) -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
+        if out is None:
+            raise
         raise unwritable(Path("standard output") if is_stream(out) else out, error) from None
 
 
+@dataclass
+class Output:
+    """Takes rows a batch at a time: writes them to a stream, or keeps them where there is none."""
+
+    stream: TextIO | None
+    rows: list[dict[str, Any]] = field(default_factory=list)  # where there is no stream
+
+    def add(self, rows: Sequence[dict[str, Any]], name: str) -> None:
+        """Write or keep rows. Raises `UserError` for what is no number (`name`: the model that gave it), and `OSError`."""
+        lines = json_lines(rows, name)
+        if self.stream is None:
+            self.rows += rows
+            return
+        self.stream.write(lines)
+        self.stream.flush()  # for whoever waits at the other end of a pipe
+
+
 @contextmanager
-def open_output(out: Path | TextIO | None) -> Iterator[TextIO]:
-    """The stream to write to; a file is there when all of it is. Raises `OSError`."""
+def open_output(out: Path | TextIO | None) -> Iterator[Output]:
+    """Where rows go: to a stream, to a file that is there when all of it is, or for None to a list. Raises `OSError`."""
     if is_stream(out):
-        stream = out or sys.stdout
-        if stream is sys.stdout and hasattr(stream, "reconfigure"):
-            stream.reconfigure(encoding="utf-8")  # JSON is UTF-8, whatever the terminal
-        yield stream
+        yield Output(out)
         return
     with whole_file(out) as temporary, temporary.open("x", encoding="utf-8", newline="\n") as file:
-        yield file
+        yield Output(file)
 
 
 def json_lines(rows: Sequence[Mapping[str, Any]], name: str) -> str:

@@ -23,6 +23,7 @@ def load(
 ) -> Predictor:
     """Open a fine-tuned model where it runs fastest: PyTorch on a GPU if there is one, an exported model in its runtime.
 
+    PyTorch keeps the number of threads that it has: on a CPU, `torch.set_num_threads(1)` suits a small model (up to 256 wide).
     Raises `bertcourse.base.errors.UserError` for what cannot be opened, or is not fine-tuned.
     """
     from bertcourse.base.errors import UserError

@@ -10,7 +10,6 @@ from typing import Any
 
 from bertcourse.base.errors import UserError
 from bertcourse.base.json_files import read_json, write_json
-from bertcourse.base.machine import set_threads
 from bertcourse.base.names import PREFIX, built_in
 from bertcourse.base.text import shown_name
 from bertcourse.models.kinds import ABOUT, INPUTS, TASKS, describe
@@ -93,7 +92,6 @@ def open_checkpoint(name: str, labels: Sequence[str] | None = None) -> Predictor
     for setting in QA_SETTINGS:
         if kind == "qa" and about.get(setting) is not None:
             setattr(task, setting, about[setting])
-    set_threads(config.hidden_size)
     model = profile.model(task.auto_class)
     if model.newly_initialised:
         raise not_fine_tuned(name, f"{type(model).__name__} without {model.newly_initialised[0]}")
