@@ -304,7 +304,7 @@ def test_a_bug_that_is_to_be_found_is_not_given_away():
     from bertcourse.exercises.loading import load_sheets
     for entry in (entry for sheet in load_sheets() for entry in sheet.entries if entry.facts.kind == "Bug"):
         said = repr(exercises.check(entry.id, stub_function(entry)))
-        assert "find its bug and mend it" in said and not any(mistake.en in said for mistake in entry.task().mistakes), entry.id
+        assert "find its bug and fix it" in said and not any(mistake.en in said for mistake in entry.task().mistakes), entry.id
 
 
 def test_a_cell_whose_last_run_failed():

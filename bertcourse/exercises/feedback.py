@@ -122,7 +122,7 @@ def _not_yet(exercise: Exercise, title: Text, outcome: Outcome) -> Message:
     sentence = Text(f"{outcome.difference.zh}。", f"{outcome.difference.en[0].upper()}{outcome.difference.en[1:]}.")
     paragraphs = [*_mistake(outcome), sentence]
     if outcome.is_unchanged:
-        paragraphs.append(Text("函数还是原来的样子：找出其中的错误，改正后再检查。", "The function is still as it was given: find its bug and mend it."))
+        paragraphs.append(Text("函数还是原来的样子：找出其中的错误，改正后再检查。", "The function is still as it was given: find its bug and fix it."))
     values = _of_case(exercise, outcome)
     if not outcome.changed:
         values += [(Text("得到", "It gave"), show(outcome.got)), (Text("应为", "It should give"), show(outcome.expected))]
