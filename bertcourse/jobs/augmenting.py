@@ -394,7 +394,7 @@ def augment(
     task: str,  # classification, pairs, regression or ner (or sentiment, nli, similarity)
     model: str,  # that predicts masked words: tiny, base, a folder, or its owner/name on the hub
     teacher: str | None = None,  # fine-tuned model that labels the variants (default: they keep the row's label)
-    labels: list[str] | None = None,  # with --teacher: names for its labels in their order: bad,good, or a JSON list
+    labels: Sequence[str] | None = None,  # with --teacher: names for its labels in their order: bad,good, or a JSON list
     vectors: str | Path | None = None,  # word vectors as text (GloVe, word2vec); without, words of several tokens stay
     out: str | Path | TextIO | None = None,  # write there when all is done (default: standard output; in Python a list)
     n: int = 20,  # variants of each row (default: 20)
@@ -404,7 +404,7 @@ def augment(
     lang: str = "auto",  # en, zh or auto (default: auto, that of the first rows)
     batch_size: int = 32,  # rows at a time (default: 32)
     only_new: bool = False,  # write the variants without the rows
-    columns: Mapping[str, str] | None = None,  # what the file calls them, or their numbers: sentence=review,label=3
+    columns: str | Mapping[str, str] | None = None,  # what the file calls them, or their numbers: sentence=review,label=3
     format: str | None = None,  # tsv, csv, json, conll, squad or text (default: what the content is)
     encoding: str | None = None,  # such as gb18030, latin-1 (default: UTF-8, or guessed and said)
     quiet: bool = False,  # say nothing but errors

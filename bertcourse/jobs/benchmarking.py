@@ -331,12 +331,12 @@ def run_benchmark(options: BenchOptions, reporter: Reporter) -> dict[str, Any]:
 def bench(
     models: str | Path | Iterable[str | Path],  # checkpoints, or folders that `bertcourse export` made
     *,
-    lengths: Sequence[int] | None = None,  # tokens of a text (default: 32,128, or what the models take)
-    batches: Sequence[int] = (1, 8),  # texts at a time (default: 1,8)
-    threads: Sequence[int] = (1,),  # threads of a model (default: 1)
+    lengths: str | Sequence[int] | None = None,  # tokens of a text (default: 32,128, or what the models take)
+    batches: str | Sequence[int] = (1, 8),  # texts at a time (default: 1,8)
+    threads: str | Sequence[int] = (1,),  # threads of a model (default: 1)
     runtimes: Sequence[str] = ("ort",),  # of exported folders: ort, openvino (default: ort)
     dev: Source | None = None,  # labelled rows: scores, and how often they say what the first one says
-    columns: Mapping[str, str] | None = None,  # our name → the file's, or its number: sentence=review,label=3
+    columns: str | Mapping[str, str] | None = None,  # our name → the file's, or its number: sentence=review,label=3
     format: str | None = None,  # tsv, csv, json, conll or squad (default: what the content is)
     encoding: str | None = None,  # such as gb18030, latin-1 (default: UTF-8, or guessed and said)
     labels: Sequence[str] | None = None,  # names for the models' labels in their order: bad,good, or a JSON list

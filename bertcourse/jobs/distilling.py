@@ -392,7 +392,7 @@ def distill(
     augmented: Source | None = None,  # more rows to train on, from augment; needs dev
     method: str | None = None,  # kd, distilbert, tinybert (layers, then outputs) or general (layers, on text)
     init_layers: str | Sequence[int] | None = None,  # layers of the teacher to start from: 2,4,6 or none (default: by method)
-    columns: Mapping[str, str] | None = None,  # our name → the file's, or its number: sentence=review,label=3
+    columns: str | Mapping[str, str] | None = None,  # our name → the file's, or its number: sentence=review,label=3
     format: str | None = None,  # tsv, csv, json, conll or squad (default: what the content is)
     encoding: str | None = None,  # such as gb18030, latin-1 (default: UTF-8, or guessed and said)
     temperature: float | None = None,  # flattens outputs before they are compared (default: 2; tinybert: 1)

@@ -373,7 +373,7 @@ def export(
     calibrate: Source | None = None,  # static: texts like those it will see, labels are not needed
     dev: Source | None = None,  # labelled rows: scores before and after
     max_drop: float | None = None,  # with dev: write nothing if more points are lost on this processor
-    columns: Mapping[str, str] | None = None,  # our name → the file's, or its number: sentence=review,label=3
+    columns: str | Mapping[str, str] | None = None,  # our name → the file's, or its number: sentence=review,label=3
     format: str | None = None,  # tsv, csv, json, conll or squad (default: what the content is)
     encoding: str | None = None,  # such as gb18030, latin-1 (default: UTF-8, or guessed and said)
     labels: Sequence[str] | None = None,  # names for the model's labels in their order: bad,good, or a JSON list

@@ -407,7 +407,7 @@ def finetune(
     model: str | None = None,  # tiny, base, the folder of a checkpoint, or its owner/name on the hub
     dev: Source | None = None,  # scored after each epoch (default: 10% of train)
     test: Source | None = None,  # scored once, at the end
-    columns: Mapping[str, str] | None = None,  # our name → the file's, or its number: sentence=review,label=3
+    columns: str | Mapping[str, str] | None = None,  # our name → the file's, or its number: sentence=review,label=3
     format: str | None = None,  # tsv, csv, json, conll or squad (default: what the content is)
     encoding: str | None = None,  # such as gb18030, latin-1 (default: UTF-8, or guessed and said)
     lang: str | None = None,  # en, zh or auto (default: auto, what most of the text is)

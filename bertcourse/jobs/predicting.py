@@ -230,10 +230,10 @@ def predict(
     metrics: str | Path | None = None,  # with --labelled: write the scores there, as JSON
     max_answer_length: int | None = None,  # qa: tokens of an answer (default: that of the model, else 30)
     blank: str = "keep",  # blank lines: keep (an empty object, default) or skip
-    columns: Mapping[str, str] | None = None,  # what the file calls them, or their numbers: sentence=review,label=3
+    columns: str | Mapping[str, str] | None = None,  # what the file calls them, or their numbers: sentence=review,label=3
     format: str | None = None,  # tsv, csv, json, conll, squad or text (default: what the content is)
     encoding: str | None = None,  # such as gb18030, latin-1 (default: UTF-8, or guessed and said)
-    labels: list[str] | None = None,  # names for the model's labels in their order: bad,good, or a JSON list
+    labels: Sequence[str] | None = None,  # names for the model's labels in their order: bad,good, or a JSON list
     runtime: str | None = None,  # of an exported model: ort (default) or openvino
 ) -> list[dict[str, Any]] | dict[str, Any] | None:
     """What a model predicts for each line of a file, or for rows in memory. Returns a list of the answers, or writes them as JSON lines.
