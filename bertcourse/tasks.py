@@ -106,7 +106,8 @@ class Task(ABC):
         return lambda model: self.score(self.decode(outputs(model, encoded, self.collate), rows, encoded), rows)
 
     def predict(self, model: nn.Module, rows: Sequence[Mapping[str, Any]], batch_size: int = 64) -> list[dict[str, Any]]:
-        "A prediction for each row, in their order."
+        "A prediction for each row, in their order; none for no rows."
+        if not len(rows): return []
         encoded = self.encode(rows, labelled=False)
         return self.decode(outputs(model, encoded, self.collate, batch_size), rows, encoded)
 

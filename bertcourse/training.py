@@ -24,6 +24,7 @@ from transformers import get_scheduler
 from transformers.utils import logging as hf_logging
 
 from .base.atomic import whole_file
+from .base.json_files import finite
 from .base.machine import computes_in_bf16
 from .base.processes import end_gloo_at_exit
 
@@ -135,13 +136,15 @@ class Work:
     items: Callable | None = None
     precision: str | None = None
     seed: int = 0
+    device: torch.device | None = None  # of the batches; by default the accelerator's
 
     def __post_init__(self):
         self.accelerator = Accelerator()
+        self.device = self.device or self.accelerator.device
         end_gloo_at_exit()
         self.collate, self.loss, self.items = self.collate or pad, self.loss or mean_loss, self.items or count_labels
         self.precision = self.precision or self.accelerator.mixed_precision
-        if self.precision == "auto": self.precision = fastest_precision(self.accelerator.device.type)
+        if self.precision == "auto": self.precision = fastest_precision(self.device.type)
         if self.precision not in ("no", "bf16"):
             raise ValueError(f"precision {self.precision!r}: give 'no', 'bf16' or 'auto'")
         self.seeded = "keys" in inspect.signature(self.collate).parameters
@@ -150,13 +153,13 @@ class Work:
         "A batch on the device, and how many items each term of its loss is a mean over, (K,)."
         rows = data.__getitems__(ids) if hasattr(data, "__getitems__") else [data[i] for i in ids]
         keys = {"keys": [(self.seed, epoch, i) for i in ids]} if self.seeded else {}
-        batch = send_to_device(self.collate(rows, **keys), self.accelerator.device)
-        counts = torch.as_tensor(self.items(batch), dtype=torch.float32, device=self.accelerator.device)
+        batch = send_to_device(self.collate(rows, **keys), self.device)
+        counts = torch.as_tensor(self.items(batch), dtype=torch.float32, device=self.device)
         return batch, torch.atleast_1d(counts)
 
     def terms(self, model: nn.Module, batch: Mapping[str, Tensor], counts: Tensor) -> Tensor:  # (K,), float32
         "The terms of the loss. Raises `ValueError` when there are not as many as counts."
-        with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             terms = torch.atleast_1d(self.loss(model, batch)).float()
         if terms.shape == counts.shape: return terms
         raise ValueError(f"`loss` gives terms of shape {tuple(terms.shape)}, `items` counts of shape "
@@ -171,8 +174,20 @@ def evaluate(
     collate: Callable | None = None, loss: Callable | None = None, items: Callable | None = None,  # as for `fit`
     precision: str | None = None, seed: int = 0,
 ) -> dict[str, Any]:  # "loss", and "terms" where there are several
-    "The loss over a dataset. Random keys are those of epoch 0, so that evaluations can be compared."
-    return _evaluate(model, data, batch_size, Work(collate, loss, items, precision, seed))
+    """The loss over a dataset, computed where the model is. Random keys are those of epoch 0, so that evaluations can be compared.
+
+    Raises `ValueError` for a dataset without examples, `TypeError` for what is no dataset.
+    """
+    _check_dataset("data", data)
+    weight = next(model.parameters(), None)
+    work = Work(collate, loss, items, precision, seed, None if weight is None else weight.device)
+    return _evaluate(model, data, batch_size, work)
+
+def _check_dataset(name: str, data: Any) -> None:
+    "Raises `TypeError` for what is no dataset, `ValueError` for one without examples. name: of the argument, for the message."
+    if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
+        raise TypeError(f"`{name}` is {type(data).__name__}: it needs `len` and `[i]`, such as a list of dictionaries")
+    if len(data) == 0: raise ValueError(f"`{name}` has no examples")
 
 @torch.no_grad()
 def _evaluate(model, data, batch_size, work):
@@ -201,17 +216,17 @@ class History:
     paused: bool = False  # stopped because `pause` asked for it; `resume` goes on
 
     def add(self, **row: Any) -> None:
-        "Append a row, to the file as well."
+        "Append a row, to the file as well: there null stands for what is no number, such as a correlation that is not defined."
         self.rows.append(row)
         if self.path:
-            with self.path.open("a", encoding="utf-8") as file: file.write(json.dumps(row) + "\n")
+            with self.path.open("a", encoding="utf-8") as file: file.write(_as_line(row))
 
     @classmethod
     def read(cls, folder: str | Path) -> History:
-        "From the folder of a run, finished or not. Raises `FileNotFoundError`."
+        "From the folder of a run, finished or not; null is read as nan. Raises `FileNotFoundError`."
         path = Path(folder) / "history.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        rows = [json.loads(line) for line in lines if line.endswith("\n")]  # a killed run may leave half a line
+        rows = [_with_nan(json.loads(line)) for line in lines if line.endswith("\n")]  # a killed run may leave half a line
         best = [row for row in rows if row.get("best")]
         last = rows[-1] if rows else {"step": 0, "seconds": 0.0}
         return cls(rows, best[-1] if best else None, last["step"], last["seconds"], path)
@@ -247,6 +262,16 @@ class History:
         if not self.best: return text
         values = ", ".join(f"{name} {value:.4g}" for name, value in self.best["dev"].items() if name != "terms")
         return f"{text}; best at step {self.best['step']:,}: dev {values}"
+
+def _as_line(row: Mapping[str, Any]) -> str:
+    "A row as a line of the file: JSON, which has neither nan nor infinity."
+    return json.dumps(finite(row), allow_nan=False) + "\n"
+
+def _with_nan(value: Any) -> Any:
+    "What was read, with nan for null."
+    if isinstance(value, dict): return {name: _with_nan(item) for name, item in value.items()}
+    if isinstance(value, list): return [_with_nan(item) for item in value]
+    return math.nan if value is None else value
 
 # %% ../nbs/helpers/training.ipynb #state
 class NonFiniteLoss(FloatingPointError): "The loss or its gradient is infinite or not a number."
@@ -285,6 +310,7 @@ class State:
     waited: int = 0  # evaluations since the best one
     stop: bool = False
     paused: bool = False  # was asked to stop after this step, to be resumed
+    evaluation_due: bool = False  # this step is done, the evaluation after it is not
     start: float = field(default_factory=time.perf_counter)
 
     @property
@@ -401,7 +427,8 @@ def save_weights(
 def _random_states() -> dict[str, Any]:
     kind, keys, *rest = np.random.get_state()
     return {"python": random.getstate(), "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), *rest),
-            "torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+            "torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "mps": torch.mps.get_rng_state() if torch.backends.mps.is_available() else None}
 
 def _set_random_states(states) -> None:
     random.setstate(states["python"])
@@ -409,9 +436,12 @@ def _set_random_states(states) -> None:
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
     torch.set_rng_state(states["torch"])
     if states["cuda"]: torch.cuda.set_rng_state_all(states["cuda"])
+    if states.get("mps") is not None and torch.backends.mps.is_available():  # older checkpoints have none
+        torch.mps.set_rng_state(states["mps"])
 
 # %% ../nbs/helpers/training.ipynb #checkpoint
-_KEPT = ("step", "epoch", "position", "size", "tokens", "waited", "stop", "sums")
+_KEPT = ("step", "epoch", "position", "size", "tokens", "waited", "stop", "sums", "evaluation_due",
+         "terms", "loss", "lr", "grad_norm")  # of the last step, for callbacks where its evaluation is still due
 
 def checkpoints(
     folder: Path,
@@ -500,18 +530,20 @@ def fit(
     seed: int = 0,  # of batches, keys and dropout
     progress: bool = True,  # show a bar where somebody can see it
     stop_at: int | None = None,  # stop after this step; `resume` goes on
-    pause: Callable[[], bool] | None = None,  # asked after each step: True saves a checkpoint and stops; `resume` goes on
+    pause: Callable[[], bool] | None = None,  # asked after each step, and before its evaluation: True saves and stops
 ) -> History:
     """Train a model in place. It is left in evaluation mode, with the last weights, or the best if there is `patience`.
 
-    Same seed, same weights, to the last bit; a run resumed on the same machine likewise. Raises `NonFiniteLoss`;
-    `FileExistsError` when `out` holds a run and `resume` is not set; `ValueError` and `TypeError` for wrong settings.
+    Same seed, same weights, to the last bit; a run resumed on the same machine likewise. One that was paused before an
+    evaluation begins with that evaluation. Raises `NonFiniteLoss`; `FileExistsError` when `out` holds a run and `resume`
+    is not set; `ValueError` and `TypeError` for wrong settings.
     """
     given = dict(locals())
     _check(SimpleNamespace(**given))
     settings = {name: _named(given[name]) for name in _SETTINGS}
     work = Work(collate, loss, items, precision, seed)
     main, device = work.accelerator.is_main_process, work.accelerator.device
+    _check_parts(model, accumulate, work.accelerator.num_processes)
     optimizer = _optimizer(model.to(device), optimizer) or make_optimizer(model, lr, weight_decay, betas, eps)
     state = State(model, optimizer, None, work, callbacks)
     total = steps or _count_steps(train, epochs, batch_size)
@@ -526,10 +558,34 @@ def fit(
         if main: _write_history(state.history, out)
     best_weights = None
 
-    def going(): return state.step < min(total, stop_at or total) and not (state.stop or state.paused)
+    def ends(): return state.step >= total or state.stop
+    def going(): return state.step < (stop_at or total) and not (ends() or state.paused)
+    def due(every): return state.step % every == 0 if every else state.position == state.size
+
+    def evaluate_step():
+        "Evaluate, and keep the weights if they are the best so far."
+        nonlocal best_weights
+        state.call("on_eval_begin")
+        state.dev = _evaluate(model, dev, batch_size, work) if dev is not None else {}
+        state.dev |= _measure(model, metrics) if metrics else {}
+        if _judge(state, better, patience):
+            if out is None and patience: best_weights = {k: v.clone() for k, v in model.state_dict().items()}
+            if out is not None and main: save_weights(model, out / "best")
+        state.evaluation_due = False
+        state.call("on_eval")
+
+    def finish_step(resumed=False):
+        "Evaluate and save, where that is due. A pause comes before an evaluation, which may take long; not if it came already."
+        state.paused = state.evaluation_due and not resumed and state.is_paused(pause)
+        if state.evaluation_due and not state.paused: evaluate_step()
+        state.paused = state.paused or (not ends() and state.is_paused(pause))
+        if out is not None and (ends() or state.paused or due(save_every) or state.step == stop_at):
+            save_checkpoint(state, settings, out)
+
     model.train()
     with _bar(progress and main, state.step, total) as bar:
         seen = not bar.disable
+        if state.evaluation_due: finish_step(resumed=True)
         for batch in _stream(train, batch_size, seed, state.epoch, state.position, going):
             state.epoch, position, state.size, state.ids = batch
             state.fetch(train, accumulate)
@@ -543,30 +599,15 @@ def fit(
             state.step, state.position = state.step + 1, position + 1
             state.call("on_step_end")
 
-            ends = state.step >= total or state.stop
-            def due(every): return state.step % every == 0 if every else state.position == state.size
             bar.update(), bar.set_postfix(loss=f"{state.loss:.3f}", refresh=False)
-            state.record(ends or due(log_every))
-            evaluates = (dev is not None or metrics) and (ends or due(eval_every))
-            if evaluates and state.is_paused(pause):  # an evaluation may take long: `resume` does this step again, and evaluates then
-                state.step, state.paused = state.step - 1, True
-                break
-            if evaluates:
-                state.call("on_eval_begin")
-                state.dev = _evaluate(model, dev, batch_size, work) if dev is not None else {}
-                state.dev |= _measure(model, metrics) if metrics else {}
-                if _judge(state, better, patience):
-                    if out is None and patience: best_weights = {k: v.clone() for k, v in model.state_dict().items()}
-                    if out is not None and main: save_weights(model, out / "best")
-                state.call("on_eval")
-            state.paused = not ends and state.is_paused(pause)
-            if out is not None and (ends or state.stop or state.paused or due(save_every) or state.step == stop_at):
-                save_checkpoint(state, settings, out)
+            state.record(ends() or due(log_every))
+            state.evaluation_due = (dev is not None or metrics is not None) and (ends() or due(eval_every))
+            finish_step()
 
     optimizer.zero_grad()
     state.history.steps, state.history.seconds = state.step, time.perf_counter() - state.start
     state.history.paused = state.paused
-    if state.step >= total or state.stop:  # and not only at `stop_at`
+    if ends() and not state.paused:  # and not only at `stop_at`
         if patience and best_weights: model.load_state_dict(best_weights)
         elif patience and state.history.best: load_model(model, out / "best" / "model.safetensors")
         if out is not None and main: save_weights(model, out)
@@ -604,16 +645,14 @@ def _identity(state: State, train: Any, dev: Any) -> dict[str, Any]:
 
 def _check(given: SimpleNamespace) -> None:
     "Raise `TypeError` or `ValueError`, one sentence, for arguments of `fit` that cannot be right."
-    if not (hasattr(given.train, "__len__") and hasattr(given.train, "__getitem__")):
-        raise TypeError(f"`train` is {type(given.train).__name__}: it needs `len` and `[i]`, "
-                        "such as a list of dictionaries")
+    _check_dataset("train", given.train)
+    if given.dev is not None: _check_dataset("dev", given.dev)
     for name in ("epochs", "steps", "batch_size", "accumulate", "clip", "patience", "eval_every", "save_every",
                  "log_every", "stop_at"):
         value = getattr(given, name)
         if value is not None and not value > 0: raise ValueError(f"`{name}` is {value}: it must be more than 0")
     evaluates = given.dev is not None or given.metrics is not None
     for wrong, sentence in [
-        (len(given.train) == 0, "`train` has no examples"),
         ((given.epochs is None) == (given.steps is None), "give either `epochs` or `steps`"),
         (given.accumulate > given.batch_size,
          f"{given.batch_size} examples cannot be cut into {given.accumulate} parts"),
@@ -622,6 +661,12 @@ def _check(given: SimpleNamespace) -> None:
         (given.resume and given.out is None, "`resume` needs the folder of the run: give `out`"),
     ]:
         if wrong: raise ValueError(sentence)
+
+def _check_parts(model: nn.Module, accumulate: int, processes: int) -> None:
+    "Raises `ValueError` where a batch would be cut, but the loss compares its texts with each other: parts give another loss."
+    if getattr(model, "compares_texts", False) and (accumulate > 1 or processes > 1):
+        raise ValueError(f"the loss of {type(model).__name__} compares the texts of a batch with each other: "
+                         "use accumulate=1 and a single process, or leave that term out")
 
 def _optimizer(model: nn.Module, given: Any) -> torch.optim.Optimizer | None:
     if given is None: return None
@@ -671,7 +716,7 @@ def _write_history(history: History, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for partial in out.glob(".*.partial"): partial.unlink()
     history.path = out / "history.jsonl"
-    text = "".join(json.dumps(row) + "\n" for row in history.rows)
+    text = "".join(_as_line(row) for row in history.rows)
     write_whole(history.path, lambda path: path.write_text(text, encoding="utf-8"))
 
 @torch.no_grad()

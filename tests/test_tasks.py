@@ -253,6 +253,14 @@ def test_words_without_pieces_and_of_many(tokenizer):
 # --- classification and all
 
 
+@pytest.mark.parametrize("name", ["sentiment", "nli", "similarity", "ner", "qa"])
+def test_of_no_rows_there_are_no_predictions(tiny, tokenizer, name):
+    data = dataset(name, "en", {"train": 4})["train"]
+    task = task_of(name, data, tokenizer)
+    model = task.model(tiny.model)
+    assert task.predict(model, []) == task.predict(model, data.select([])) == []
+
+
 def test_predictions_keep_their_order(tokenizer, tiny):
     rows = list(examples("sentiment", 90))
     task = Classification(tokenizer, ("a", "b", "c", "d", "e"))

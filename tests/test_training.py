@@ -538,6 +538,21 @@ def test_without_patience_the_last_weights_stay():
     assert same(found, run()[0])
 
 
+def test_without_examples_there_is_nothing_to_evaluate():
+    with pytest.raises(ValueError, match="^`data` has no examples$"):
+        evaluate(toy(), [])
+    with pytest.raises(TypeError, match="`data` is generator: it needs `len`"):
+        evaluate(toy(), (row for row in examples()))
+
+
+def test_an_evaluation_is_made_where_the_model_is(monkeypatch):
+    """A model that was just loaded is on the CPU, also where a GPU waits for `fit`."""
+    right = evaluate(toy(), examples(9))
+    waiting = SimpleNamespace(device=torch.device("meta"), mixed_precision="no", process_index=0, num_processes=1)
+    monkeypatch.setattr(training, "Accelerator", lambda: waiting)
+    assert evaluate(toy(), examples(9)) == right
+
+
 def test_patience_is_remembered_by_a_resumed_run(tmp_path):
     asked = dict(better=("accuracy", "max"), patience=3, epochs=9, eval_every=2, out=tmp_path, save_every=1)
     run(metrics=scripted(5, 4), stop_at=5, **asked)
@@ -560,6 +575,74 @@ def test_metrics_see_a_model_at_rest():
 def test_better_has_to_be_measured():
     with pytest.raises(ValueError, match="`better` asks for 'f1', an evaluation gives loss, accuracy"):
         run(dev=examples(5), metrics=scripted(1), better=("f1", "max"))
+
+
+# pausing
+
+
+class Pause(Callback):
+    """Asks for a pause after one step; -1: never."""
+
+    def __init__(self, at):
+        self.at, self.step, self.losses = at, 0, {}
+
+    def on_step_end(self, state):
+        self.step = state.step
+
+    def on_eval(self, state):
+        self.losses[state.step] = state.loss, state.grad_norm, state.lr, state.terms
+
+    def __call__(self):
+        return self.step == self.at
+
+
+def paused_at(at, **kwargs):
+    pause = Pause(at)
+    return *run(pause=pause, callbacks=[pause], **kwargs), pause
+
+
+@pytest.mark.parametrize("at", [1, 4, 6, 7, 12, 13, 14])  # 4, 8, 12 and 14 evaluate; 7 and 14 are the ends of the epochs
+def test_a_pause_loses_no_step(tmp_path, at):
+    asked = dict(dev=examples(9), log_every=3, eval_every=4, out=tmp_path / "run")
+    whole, history, quiet = paused_at(-1, **asked | dict(out=tmp_path / "whole"))
+    found, cut, pause = paused_at(at, **asked)
+    if at == 14:  # also the last step waits for its evaluation, and the run is not finished
+        assert not (tmp_path / "run" / "model.safetensors").exists()
+    assert cut.paused and cut.steps == at and training.checkpoints(tmp_path / "run")[0].name == f"checkpoint-{at:08}.pt"
+    assert same(found, run(dev=examples(9), eval_every=4, stop_at=at)[0])
+    assert at not in [row["step"] for row in cut.rows if "dev" in row]  # a pause does not wait for the evaluation
+    torch.manual_seed(99)
+    rest, resumed, after = paused_at(-1, **asked, resume=True)
+    assert same(whole, rest) and timeless(history) == timeless(resumed) == timeless(History.read(tmp_path / "run"))
+    assert resumed.best["step"] == history.best["step"] and not resumed.paused
+    assert pause.losses | after.losses == quiet.losses and (at in after.losses) == (at in quiet.losses)
+    for name in ("model.safetensors", "best/model.safetensors"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_run_that_is_always_paused_comes_to_its_end(tmp_path):
+    asked, steps = dict(dev=examples(9), eval_every=1, pause=lambda: True), []
+    for _ in range(40):
+        found, history = run(**asked, out=tmp_path, resume=True)
+        steps.append(history.steps)
+        if not history.paused:
+            break
+    assert same(found, run(dev=examples(9), eval_every=1)[0]) and history.steps == 14
+    assert steps == sorted(steps) and steps[0] == 1
+
+
+def test_a_pause_without_a_folder_tells_how_far_it_came():
+    found, history = run(dev=examples(9), eval_every=1, pause=lambda: True)
+    assert history.paused and history.steps == 1 and same(found, run(stop_at=1)[0])
+
+
+def test_the_evaluation_after_a_pause_may_end_the_run(tmp_path):
+    asked = dict(better=("accuracy", "max"), patience=1, epochs=9, eval_every=2, out=tmp_path)
+    at_two, _ = run(stop_at=2, epochs=9)
+    _, history, _ = paused_at(4, metrics=scripted(5), **asked)
+    assert history.paused and history.steps == 4
+    found, history, _ = paused_at(4, metrics=scripted(4), resume=True, **asked)
+    assert history.steps == 4 and not history.paused and history.best["step"] == 2 and same(found, at_two)
 
 
 # resuming
@@ -762,7 +845,7 @@ def test_a_gradient_that_is_infinite_stops_the_run():
     (dict(epochs=0), "`epochs` is 0"), (dict(batch_size=0), "`batch_size` is 0"), (dict(data=[]), "no examples"),
     (dict(accumulate=9), "8 examples cannot be cut into 9 parts"), (dict(better=("loss", "low")), "`better`"),
     (dict(patience=2), "`patience` waits"), (dict(patience=0, dev=examples(3)), "`patience` is 0"),
-    (dict(resume=True), "`resume` needs the folder"), (dict(stop_at=0), "`stop_at` is 0"),
+    (dict(dev=[]), "^`dev` has no examples$"), (dict(resume=True), "`resume` needs the folder"), (dict(stop_at=0), "`stop_at` is 0"),
     (dict(eval_every=0), "`eval_every` is 0"), (dict(save_every=-1), "`save_every` is -1"),
 ])
 def test_wrong_settings_are_one_sentence(wrong, sentence):
@@ -773,6 +856,18 @@ def test_wrong_settings_are_one_sentence(wrong, sentence):
 def test_a_stream_is_no_dataset():
     with pytest.raises(TypeError, match="`train` is generator: it needs `len`"):
         run(data=(row for row in examples()))
+    with pytest.raises(TypeError, match="`dev` is generator: it needs `len`"):
+        run(dev=(row for row in examples()))
+
+
+def test_a_loss_that_compares_texts_needs_whole_batches():
+    model = toy()
+    model.compares_texts = True
+    run(model)
+    with pytest.raises(ValueError, match="^the loss of Toy compares the texts of a batch .* accumulate=1 and a single process"):
+        run(model, accumulate=2)
+    with pytest.raises(ValueError, match="a single process"):
+        training._check_parts(model, 1, 2)
 
 
 def test_processes_that_do_not_know_of_each_other_are_refused(tmp_path, monkeypatch):
@@ -787,3 +882,42 @@ def test_the_history_file_is_plain_json(tmp_path):
     for line in (tmp_path / "history.jsonl").read_text().splitlines():
         row = json.loads(line)
         assert {"step", "epoch", "seconds"} < row.keys()
+
+
+def test_a_metric_that_is_not_defined_is_null_in_the_file(tmp_path):
+    """Pearson's correlation with predictions that are all the same is no number, and neither JSON's nor other readers'."""
+    undefined = {"pearson": math.nan, "mse": math.inf}
+    _, history = run(out=tmp_path, metrics=lambda model: undefined, better=("pearson", "max"))
+    rows = [json.loads(line, parse_constant=pytest.fail) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    assert [row["dev"] for row in rows if "dev" in row] == [{"pearson": None, "mse": None}] * 2
+    read = History.read(tmp_path)
+    assert [math.isnan(value) for value in read.column("dev.pearson")[1]] == [True] * 2 and read.best is None
+    assert read.column("loss") == history.column("loss")
+
+
+def test_the_random_state_of_an_apple_gpu_is_kept(monkeypatch):
+    class Apple:
+        """Stands for `torch.mps`, which exists on a Mac only."""
+
+        state = torch.tensor([1, 2, 3], dtype=torch.uint8)
+
+        def get_rng_state(self):
+            return self.state.clone()
+
+        def set_rng_state(self, state):
+            self.state = state
+
+    without = training._random_states()
+    assert without["mps"] is None
+    training._set_random_states({name: state for name, state in without.items() if name != "mps"})  # as older checkpoints have it
+    apple = Apple()
+    monkeypatch.setattr(training.torch, "mps", apple)
+    monkeypatch.setattr(training.torch.backends.mps, "is_available", lambda: True)
+    kept = training._random_states()
+    apple.state = torch.tensor([7, 7, 7], dtype=torch.uint8)
+    training._set_random_states(kept)
+    assert apple.state.tolist() == [1, 2, 3]
+    monkeypatch.setattr(training.torch.backends.mps, "is_available", lambda: False)
+    apple.state = None
+    training._set_random_states(kept)  # resumed on another machine: the generator that there is not stays alone
+    assert apple.state is None

@@ -61,6 +61,19 @@ class Unequal:
         return {"accuracy": -self.asked if int(os.environ.get("RANK", 0)) == 0 else self.asked}
 
 
+class Pause(Callback):
+    """Only the second process asks for a pause, after step 8, which evaluates."""
+
+    def __init__(self, asks=True):
+        self.asks, self.step = asks and os.environ.get("RANK") == "1", 0
+
+    def on_step_end(self, state):
+        self.step = state.step
+
+    def __call__(self):
+        return self.asks and self.step == 8
+
+
 RUNS = {
     "plain": dict(),
     "accumulate": dict(accumulate=3),
@@ -96,6 +109,8 @@ def main(folder: Path) -> None:
     run(folder, "whole", **asked | dict(out=folder / "whole"))
     run(folder, "cut", **asked, stop_at=13, save=False)
     run(folder, "resumed", **asked, resume=True)
+    for name, pause, resume in (("paused", Pause(), False), ("after the pause", Pause(asks=False), True)):
+        run(folder, name, **asked | dict(out=folder / "pause"), eval_every=4, callbacks=[pause], pause=pause, resume=resume)
     run(folder, "patience", metrics=Unequal(), better=("accuracy", "max"), patience=2, eval_every=3, dev=None)
     try:
         run(folder, "nan", save=False, loss=lambda model, batch: model(**batch).loss * float("nan" if Accelerator().process_index else 1))
@@ -158,6 +173,14 @@ def test_two_processes_resume_to_the_same_bits(folder):
     for rank in (0, 1):
         assert distance(load(folder, "whole", rank), load(folder, "resumed", rank)) == 0
     assert distance(load(folder, "whole"), load(folder, "plain")) > TOLERANCE  # there is dropout
+
+
+def test_both_pause_where_one_is_asked_to(folder):
+    for rank in (0, 1):
+        paused, after = load(folder, "paused", rank)["rows"], load(folder, "after the pause", rank)["rows"]
+        assert paused[-1]["step"] == 8 and [row["step"] for row in paused if "dev" in row] == [4]
+        assert [row["step"] for row in after if "dev" in row] == [4, 8, 12, 16, 20, 24]
+        assert distance(load(folder, "whole", rank), load(folder, "after the pause", rank)) == 0
 
 
 def test_only_the_main_process_decides_when_to_stop(folder):
