@@ -174,18 +174,14 @@ class Collator:
         tokenizer: Any,  # of transformers
         masking: Masking = Masking(),
         chances: np.ndarray | None = None,  # of words, see `chances`
-        copies: int | None = None,  # None: new masks every epoch (dynamic); k: k in turn (static)
     ):
         self.pad, self.mask = tokenizer.pad_token_id, tokenizer.mask_token_id
         self.vocab_size, self.special = len(tokenizer), np.array(sorted(tokenizer.all_special_ids))
-        self.masking, self.chances, self.copies = masking, chances, copies
+        self.masking, self.chances = masking, chances
 
     def draws(self, row: Mapping[str, Any]) -> np.ndarray:  # (4, n)
-        "The random numbers of a row."
-        seed, epoch, i = row["example"]
-        if self.copies:
-            epoch %= self.copies
-        return np.random.default_rng([seed, epoch, i]).random((4, len(row["input_ids"])))
+        "The random numbers of a row: the same for the same row of the same epoch, or copy."
+        return np.random.default_rng([*row["example"]]).random((4, len(row["input_ids"])))
 
     def probabilities(self, ids, maskable, starts) -> np.ndarray | None:  # (batch, n)
         "How likely each token is chosen, where words differ in that."

@@ -97,7 +97,7 @@ def _truncate(a: list[int], b: list[int], room: int, rng: np.random.Generator) -
 
 # %% ../nbs/helpers/pairs.ipynb #inputs
 class Inputs(torch.utils.data.Dataset):
-    "Segment pairs to train on, made anew for every epoch; `lengths` are those of this epoch."
+    "Segment pairs to train on, made anew for every epoch or copy; `lengths` are those of this epoch."
     def __init__(
         self,
         pieces: Pieces,
@@ -106,19 +106,23 @@ class Inputs(torch.utils.data.Dataset):
         max_length: int | Callable[[int], int] = 128,  # or a function of the epoch
         task: str = "nsp",
         seed: int = 0,
+        copies: int | None = None,  # k: epochs use k copies in turn (static); None: all differ
         **options: Any,  # to `segment_pairs`: short, put_back, redraw_short
     ):
         self.pieces, self.size = pieces, size
-        self.task, self.seed, self.options = task, seed, options
+        self.task, self.seed, self.copies, self.options = task, seed, copies, options
         self.max_length = max_length
         self.cls, self.sep = tokenizer.cls_token_id, tokenizer.sep_token_id
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        "Draw this epoch's pairs. Raises `ValueError` for sentence order without two sentences."
-        self.epoch, parts, found = epoch, [], 0
+        """Draw this epoch's pairs; with `copies`, those of its copy and length once more.
+
+        Raises `ValueError` for sentence order without two sentences.
+        """
+        self.copy, parts, found = epoch % self.copies if self.copies else epoch, [], 0
         n, chunk = len(self.pieces), max(1, min(len(self.pieces), self.size))
-        rng = np.random.default_rng([self.seed, epoch])
+        rng = np.random.default_rng([self.seed, self.copy])
         longest = self.max_length(epoch) if callable(self.max_length) else self.max_length
         while found < self.size:
             at = int(rng.integers(n))                                   # a random stretch, shuffled
@@ -143,4 +147,4 @@ class Inputs(torch.utils.data.Dataset):
         return {"input_ids": input_ids,
                 "starts": np.concatenate([word, starts[a0:a1], word, starts[b0:b1], word]),
                 "token_type_ids": np.repeat([0, 1], [a1 - a0 + 2, b1 - b0 + 1]),
-                "next_sentence_label": int(label), "example": (self.seed, self.epoch, int(i))}
+                "next_sentence_label": int(label), "example": (self.seed, self.copy, int(i))}

@@ -30,7 +30,7 @@ def pseudo_perplexity(
     text: str,
 ) -> float:  # 1: sure and right everywhere; k: as if guessing among k tokens
     "exp of the mean loss per token, each token hidden in turn (Salazar et al. 2020)."
-    ids = tokenizer(text, return_tensors="pt")["input_ids"][0]
+    ids = tokenizer(text, return_tensors="pt")["input_ids"][0].to(model.device)
     places = [i for i, token in enumerate(ids.tolist()) if token not in tokenizer.all_special_ids]
     rows = ids.repeat(len(places), 1)                          # a row for each hidden token
     rows[range(len(places)), places] = tokenizer.mask_token_id
@@ -139,7 +139,7 @@ def fillers(
     k: int = 5,
 ) -> list[list[tuple[str, float]]]:  # for each [MASK]: the likeliest tokens and probabilities
     "What the model would put in place of [MASK]. Raises `ValueError` when there is none."
-    inputs = tokenizer(text, return_tensors="pt")
+    inputs = tokenizer(text, return_tensors="pt").to(model.device)
     gaps = inputs["input_ids"][0] == tokenizer.mask_token_id
     if not gaps.any():
         raise ValueError(f"there is no {tokenizer.mask_token} in {text!r}")

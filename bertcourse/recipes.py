@@ -34,7 +34,7 @@ class Recipe:
     initializer_range: float = 0.02  # standard deviation of the first weights
     dropout: float = 0.1
     masking: Masking = Masking()
-    copies: int | None = None  # static masks: how many; None: dynamic
+    copies: int | None = None  # of pairs and masks, used by epochs in turn (static); None: dynamic
     task: str = "nsp"  # or "sop"
     short: float = 0.1  # share of documents with shorter inputs
     put_back: bool = True  # see `segment_pairs`
@@ -120,6 +120,9 @@ def _check_together(recipe: Recipe) -> None:
     for name in _POSITIVE:
         if getattr(recipe, name) < 1:
             raise ValueError(f"{name} must be at least 1, not {getattr(recipe, name)}")
+    if recipe.copies is not None and recipe.copies < 1:
+        raise ValueError(f"copies must be at least 1, not {recipe.copies}: leave it out for new masks "
+                         "in every epoch")
     if recipe.hidden_size % recipe.num_heads:
         raise ValueError(f"hidden_size {recipe.hidden_size} cannot be cut into "
                          f"{recipe.num_heads} heads")
@@ -147,9 +150,10 @@ def make_data(
     "The inputs of a run, and what makes batches of them."
     size = recipe.steps * recipe.batch_size // recipe.parts
     inputs = Inputs(pieces, tokenizer, size, recipe.max_length, recipe.task, recipe.seed,
-                    short=recipe.short, put_back=recipe.put_back, redraw_short=recipe.redraw_short)
+                    recipe.copies, short=recipe.short, put_back=recipe.put_back,
+                    redraw_short=recipe.redraw_short)
     probabilities = chances(pieces, recipe.masking) if recipe.masking.rarity else None
-    return inputs, Collator(tokenizer, recipe.masking, probabilities, recipe.copies)
+    return inputs, Collator(tokenizer, recipe.masking, probabilities)
 
 # %% ../nbs/helpers/recipes.ipynb #cost
 def cost(

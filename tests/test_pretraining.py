@@ -1,9 +1,14 @@
 """Masks have the right shares, pairs lose nothing, heads agree with transformers, runs come out the same again."""
 
+import ast
 import dataclasses
 import hashlib
+import json
 import math
+from collections import defaultdict
+from pathlib import Path
 
+import devices
 import numpy as np
 import pytest
 import torch
@@ -30,9 +35,12 @@ from bertcourse.pretraining import (
     losses,
     mask_tokens,
     pretrain,
+    pseudo_perplexity,
     segment_pairs,
     word_keys,
 )
+from bertcourse.progress import count_known_facts
+from bertcourse.recipes import make_data
 
 TOKENIZER = load_tokenizer()
 V, MASK = len(TOKENIZER), TOKENIZER.mask_token_id
@@ -343,16 +351,54 @@ def test_batch_has_padding_segments_and_labels(both):
     assert items(batch).tolist() == [(batch["labels"] != IGNORED).sum(), 24]
 
 
-def test_static_masks_repeat_and_dynamic_ones_do_not(both):
-    row = rows_of(both)[0]
+def masked_epochs(inputs, epochs):
+    "What the epochs give, all rows in one batch each."
+    collate, found = Collator(TOKENIZER, Masking(0.3)), []
+    for epoch in range(epochs):
+        inputs.set_epoch(epoch)
+        found.append(collate([inputs[i] for i in range(len(inputs))]))
+    return found
 
-    def masks(copies, epochs):
-        collate, seed = Collator(TOKENIZER, Masking(0.5), copies=copies), row["example"][0]
-        return [collate([row | {"example": (seed, epoch, 3)}])["labels"].tolist() for epoch in epochs]
 
-    static, dynamic = masks(3, range(9)), masks(None, range(9))
-    assert static[:3] == static[3:6] == static[6:] == dynamic[:3]
-    assert len({str(m) for m in static}) == 3 and len({str(m) for m in dynamic}) == 9
+def equal(a, b):
+    "The same batch?"
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("task", ["nsp", "sop"])
+def test_static_masks_repeat_and_dynamic_ones_do_not(both, task):
+    static, dynamic = (masked_epochs(Inputs(both, TOKENIZER, 50, 64, task, seed=3, copies=copies), 9) for copies in (3, None))
+    assert all(equal(a, b) for a, b in zip(static, static[3:])) and all(equal(a, b) for a, b in zip(static[:3], dynamic))
+    assert not any(equal(a, b) for i, a in enumerate(dynamic) for b in dynamic[:i])
+
+
+@pytest.mark.parametrize("copies", [2, None])
+def test_a_sentence_has_no_more_masks_than_there_are_copies(copies):
+    """Masks of the sentence that begins a document, which is in A once in an epoch at most; over twenty epochs."""
+    pieces = toy_pieces(TOKENIZER, 15)
+    inputs, collate, masks = Inputs(pieces, TOKENIZER, len(pieces), 128, copies=copies), Collator(TOKENIZER), defaultdict(set)
+    firsts = {int(pieces.sentences[sentence]): int(pieces.sentences[sentence + 1]) for sentence in pieces.documents[:-1]}
+    for epoch in range(20):
+        inputs.set_epoch(epoch)
+        for i, (begin, end, *_) in enumerate(inputs.rows.tolist()):
+            if firsts.get(begin, end + 1) <= end:  # all of the sentence is in A
+                masks[begin].add(str(collate([inputs[i]])["labels"][0, 1 : 1 + firsts[begin] - begin].tolist()))
+    most = max(map(len, masks.values()))
+    assert len(masks) > 20 and (most == copies if copies else most > 10)
+
+
+def test_copies_of_a_length_are_made_for_that_length(both):
+    "BERT's data are made once for 128 and once for 512 tokens."
+    inputs = Inputs(both, TOKENIZER, 30, lambda epoch: 20 if epoch < 4 else 60, copies=2)
+    found = masked_epochs(inputs, 8)
+    assert all(equal(a, b) for a, b in [*zip(found[:2], found[2:4]), *zip(found[4:6], found[6:])])
+    assert max(batch["input_ids"].shape[1] for batch in found[:4]) <= 20 < min(batch["input_ids"].shape[1] for batch in found[4:])
+
+
+def test_a_recipe_with_copies_reads_the_same_data_again(both):
+    inputs, _ = make_data(dataclasses.replace(SMALL, parts=4, steps=12, lengths=((64, 1.0),), copies=2), TOKENIZER, both)
+    first, second, third, fourth = masked_epochs(inputs, 4)
+    assert equal(first, third) and equal(second, fourth) and not equal(first, second)
 
 
 # --- pairs --------------------------------------------------------------------------------------------------------
@@ -593,6 +639,53 @@ def test_fillers(models):
         fillers(ours, TOKENIZER, "Anna lives in Paris.")
 
 
+# --- on a GPU -----------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def shipped():
+    "The model that comes with the course, twice: on the CPU and, in this test, on another device."
+    here, there = (BertForPreTraining.from_pretrained(asset("tiny-bert"), attn_implementation="eager").eval() for _ in range(2))
+    with devices.OtherDevice():
+        yield here, devices.move(there)
+
+
+def test_another_device_is_another_device(shipped):
+    here, there = shipped
+    ids = torch.tensor([TOKENIZER("my dog")["input_ids"]])
+    with torch.no_grad():
+        found = there(ids.to(there.device)).prediction_logits
+        assert there.device == found.device == devices.OTHER != here.device
+        assert torch.equal(found.to("cpu"), here(ids).prediction_logits)
+        for wrong in (lambda: there(ids), lambda: found + torch.ones(1)):
+            with pytest.raises(RuntimeError, match="two devices"):
+                wrong()
+
+
+@pytest.mark.parametrize("ask, arguments", [(fillers, ["Anna [MASK] in [MASK].", 4]), (pseudo_perplexity, ["My dog is hairy."]), (count_known_facts, [])])
+def test_a_model_on_another_device_is_asked_there(shipped, ask, arguments):
+    """`fit` leaves a model on the GPU, if there is one."""
+    here, there = (ask(model, TOKENIZER, *arguments) for model in shipped)
+    assert here == there
+
+
+def function_of_page(page, cell, name, **names):
+    "A function that a page defines, and its imports. names: what it takes from other cells."
+    notebook = json.loads((Path(__file__).parent.parent / "nbs" / page).read_text(encoding="utf-8"))
+    source = next("".join(found["source"]) for found in notebook["cells"] if found["id"] == cell)
+    body = [node for node in ast.parse(source).body if isinstance(node, (ast.Import, ast.ImportFrom)) or getattr(node, "name", "") == name]
+    exec(compile(ast.Module(body, []), f"{page}#{cell}", "exec"), names)
+    return names[name]
+
+
+def test_the_page_measures_a_model_where_it_is(shipped, both):
+    """`metrics` of section 3.3, which `fit` calls with a model on the GPU and which has its held-out text on the CPU."""
+    held_out = Collator(TOKENIZER)(rows_of(both))
+    evaluate = function_of_page("03_2_pretraining.ipynb", "live", "evaluate", held_out=held_out)
+    with torch.no_grad():
+        here, there = map(evaluate, shipped)
+    assert here == there and here.keys() == {"loss", "accuracy", "nsp"}
+
+
 # --- recipes ------------------------------------------------------------------------------------------------------
 
 
@@ -600,6 +693,7 @@ def test_fillers(models):
     ("step = 5", "no such setting: step"), ("steps = '5'", "steps is '5'"), ("steps = 2.5", "steps is 2.5"), ("lr = true", "lr is True"),
     ("put_back = 1", "put_back is 1"), ("languages = 'en'", "languages is 'en'"), ("masking = 0.15", "masking is 0.15"),
     ("[masking]\nshare = 0.1", "no such setting: share"), ("[masking]\nrate = 2.0", "rate must lie"), ("steps = 0", "steps must be at least 1"),
+    ("copies = 0", "copies must be at least 1"), ("copies = -2", "copies must be at least 1"),
     ("num_heads = 3", "cannot be cut into 3 heads"), ("lengths = [[64, 0.5]]", "make 0.5, not 1"), ("task = 'mlm'", "'nsp' or 'sop'"),
     ("steps = 1\nbatch_size = 4\nparts = 5", "cannot be cut into 5 parts"), ("steps =", "is not TOML"),
 ])  # fmt: skip

@@ -70,6 +70,8 @@ def test_each_score_has_a_panel_of_its_own():
 class Knows:
     "A model that always says the same token."
 
+    device = torch.device("cpu")
+
     def __init__(self, word):
         self.id = TOKENIZER.convert_tokens_to_ids(word)
 
@@ -94,6 +96,8 @@ def test_facts_are_counted_for_each_person():
 class Uniform(torch.nn.Module):
     "Knows nothing."
 
+    device = torch.device("cpu")
+
     def forward(self, input_ids):
         assert (input_ids == MASK).sum(1).tolist() == [1] * len(input_ids)  # each row hides one token
         return (torch.zeros(*input_ids.shape, len(TOKENIZER)),)
@@ -105,6 +109,8 @@ def test_who_knows_nothing_has_the_size_of_the_vocabulary():
 
 class Right(torch.nn.Module):
     "Knows the sentence."
+
+    device = torch.device("cpu")
 
     def forward(self, input_ids):
         ids = torch.tensor(TOKENIZER("My dog is hairy.")["input_ids"])
