@@ -5,7 +5,7 @@
 # %% ../nbs/helpers/pieces.ipynb #imports
 from __future__ import annotations
 
-import codecs, contextlib, gzip, hashlib, io, itertools, os, re, shutil, tempfile, zlib
+import codecs, contextlib, gzip, hashlib, io, itertools, json, os, re, shutil, tempfile, zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -30,7 +30,7 @@ class Pieces:
     sentence, counted in pieces, and `documents` the end of every document, counted in sentences; both begin with 0.
     """
     ARRAYS = ("ids", "starts", "sentences", "documents")
-    streams = 1  # kinds of documents that come in turn, such as languages: a stranger is one of the same kind
+    ABOUT = "pieces.json"  # in a folder, beside the arrays: what is no array
 
     def __init__(
         self,
@@ -38,8 +38,9 @@ class Pieces:
         starts: np.ndarray,  # (pieces,), truth values
         sentences: np.ndarray,  # (sentences + 1,)
         documents: np.ndarray,  # (documents + 1,)
+        streams: int = 1,  # kinds of documents that come in turn, such as languages: a stranger is one of the same kind
     ):
-        self.ids, self.starts, self.sentences, self.documents = ids, starts, sentences, documents
+        self.ids, self.starts, self.sentences, self.documents, self.streams = ids, starts, sentences, documents, streams
         ends = [len(ids), len(starts), len(ids), len(sentences) - 1]
         if ends != [len(ids), len(ids), sentences[-1], documents[-1]]:
             raise ValueError(f"the arrays do not fit: {len(ids)} ids, {len(starts)} starts, sentences to "
@@ -78,7 +79,9 @@ class Pieces:
         folder: str | Path,  # written by `encode`
     ) -> Pieces:
         "Arrays of a folder, mapped into memory: read from disk when they are used. FileNotFoundError if one is missing."
-        return cls(*(np.load(Path(folder) / f"{name}.npy", mmap_mode="r") for name in cls.ARRAYS))
+        arrays, about = [np.load(Path(folder) / f"{name}.npy", mmap_mode="r") for name in cls.ARRAYS], Path(folder) / cls.ABOUT
+        streams = json.loads(about.read_text(encoding="utf-8"))["streams"] if about.exists() else 1  # folders of earlier versions
+        return cls(*arrays, streams)
 
     def __repr__(self) -> str:
         return f"Pieces({len(self):,} documents, {len(self.sentences) - 1:,} sentences, {len(self.ids):,} pieces)"
@@ -121,6 +124,7 @@ def encode(
     tokenizer,  # a fast tokenizer of transformers
     folder: str | Path | None = None,  # where to put the arrays; None: keep them in memory
     block: int = 1 << 20,  # pieces to hold before they are written
+    streams: int = 1,  # see `Pieces`
 ) -> Pieces:
     """Cut documents into pieces, one at a time. With `folder`, memory stays flat however long the text is.
 
@@ -129,7 +133,7 @@ def encode(
     """
     cut, wide = _cutter(tokenizer), np.uint16 if len(tokenizer) <= 1 << 16 else np.int32
     kinds = dict(zip(Pieces.ARRAYS, (wide, np.bool_, np.int64, np.int64)))
-    with _Arrays(kinds, folder, block) as out:
+    with _Arrays(kinds, folder, block, streams) as out:
         out.add("sentences", [0]); out.add("documents", [0])
         pieces = sentences = 0
         for document in documents:
@@ -145,8 +149,8 @@ def encode(
 # %% ../nbs/helpers/pieces.ipynb #arrays
 class _Arrays:
     "Growing arrays, in memory or appended to files of a temporary folder that is renamed when complete."
-    def __init__(self, kinds: dict[str, Any], folder: str | Path | None, block: int):
-        self.kinds, self.block = kinds, block
+    def __init__(self, kinds: dict[str, Any], folder: str | Path | None, block: int, streams: int):
+        self.kinds, self.block, self.streams = kinds, block, streams
         self.folder = Path(folder) if folder else None
         self.waiting = {name: [] for name in kinds}
         self.written = {name: [] for name in kinds}
@@ -179,10 +183,11 @@ class _Arrays:
 
     def finish(self) -> Pieces:
         for name in self.kinds: self.flush(name)
-        if not self.folder: return Pieces(*(np.concatenate(self.written[name]) for name in self.kinds))
+        if not self.folder: return Pieces(*(np.concatenate(self.written[name]) for name in self.kinds), self.streams)
         for name, file in self.files.items():
             file.close()
             self._with_header(name)
+        (self.partial / Pieces.ABOUT).write_text(json.dumps({"streams": self.streams}) + "\n", encoding="utf-8")
         os.replace(self.partial, self.folder)
         return Pieces.open(self.folder)
 
@@ -209,9 +214,7 @@ def toy_pieces(
 ) -> Pieces:
     "The toy world's documents as pieces, languages in turn, with the grammar's word boundaries."
     streams = [word_lists(n, seed=seed, lang=lang, split=split, start=start) for lang in languages]
-    pieces = encode(watch(itertools.chain.from_iterable(zip(*streams))), tokenizer, folder)
-    pieces.streams = len(languages)
-    return pieces
+    return encode(watch(itertools.chain.from_iterable(zip(*streams))), tokenizer, folder, streams=len(languages))
 
 # %% ../nbs/helpers/pieces.ipynb #text-error
 class TextError(UserError, ValueError):
@@ -229,7 +232,7 @@ def read_lines(
     Raises `TextError` for a file that is missing, not readable, damaged, binary or not in this encoding.
     """
     try:
-        with _unpacked(file) as binary, io.TextIOWrapper(binary, encoding=encoding or _marked(binary)) as text:
+        with _unpacked(file) as binary, io.TextIOWrapper(binary, encoding=_codec(encoding) or _marked(binary)) as text:
             begins = True
             while line := text.readline(LINE):
                 if "\0" in line: raise _fault(file, encoding)
@@ -238,6 +241,10 @@ def read_lines(
                 begins = ends
     except UnicodeDecodeError: raise _fault(file, encoding) from None
     except (OSError, EOFError, zlib.error) as error: raise _unreadable(file, error) from None
+
+def _codec(encoding: str | None) -> str | None:
+    "The codec of an encoding that was named: for UTF-8 the one that leaves out a byte order mark."
+    return "utf-8-sig" if encoding and codecs.lookup(encoding).name == "utf-8" else encoding
 
 def _marked(binary: io.BufferedIOBase) -> str:
     "The encoding of a byte order mark, which it leaves out; else UTF-8."

@@ -181,6 +181,13 @@ def test_other_encodings(write, encoding):
         list(read_lines(path, "ascii"))
 
 
+@pytest.mark.parametrize("name", ["utf-8", "UTF8", "utf_8", "utf-8-sig", None])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["plain", "marked"])
+def test_a_byte_order_mark_is_no_text(write, name, mark):
+    """Whether the encoding is named or not; the mark's character further down is text."""
+    assert list(read_lines(write(mark + "一\n\ufeff二\n".encode()), name)) == ["一", "\ufeff二"]
+
+
 def test_file_that_cannot_be_read(tmp_path):
     for path, says in [(tmp_path / "absent", "there is no file"), (tmp_path, "is a folder")]:
         with pytest.raises(TextError, match=says):
@@ -236,6 +243,15 @@ def test_disk_and_memory_are_the_same(tokenizer, tmp_path):
     assert encode(text[::-1], tokenizer).fingerprint() != kept.fingerprint()
     with pytest.raises(FileExistsError, match="exists already"):
         encode(text, tokenizer, tmp_path / "new" / "folder")
+
+
+def test_a_folder_knows_how_many_kinds_of_documents_come_in_turn(tokenizer, tmp_path):
+    made = toy_pieces(tokenizer, 4, folder=tmp_path / "toy")
+    assert made.streams == Pieces.open(tmp_path / "toy").streams == toy_pieces(tokenizer, 4).streams == 2
+    encode(texts(3), tokenizer, tmp_path / "own")
+    assert Pieces.open(tmp_path / "own").streams == encode(texts(3), tokenizer).streams == 1
+    (tmp_path / "toy" / Pieces.ABOUT).unlink()  # as earlier versions wrote it
+    assert Pieces.open(tmp_path / "toy").streams == 1
 
 
 @pytest.mark.parametrize("error", [ValueError, OSError, KeyboardInterrupt])

@@ -164,7 +164,7 @@ def open_pieces(spec: Any, folder: Path) -> dict[str, Any]:
     if not all((folder / part).is_dir() for part in ("train", "dev")):
         return {}
     found = {part: Pieces.open(folder / part) for part in ("train", "dev")}
-    for pieces in found.values():
+    for pieces in found.values():  # a run that an earlier version began does not say it in its folders
         pieces.streams = 1 if spec.corpus else len(spec.recipe.languages)
     return found
 
