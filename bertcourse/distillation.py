@@ -191,7 +191,11 @@ def mean_vector(
 def relation_loss(
     student: Tensor, teacher: Tensor,  # a vector for each text, (batch, width); the widths may differ
 ) -> Tensor:  # scalar
-    "Mean squared error between the cosine similarities of the texts of a batch (after Park et al. 2019). ValueError for other batches."
+    """Mean squared error between the cosine similarities of the texts of a batch (after Park et al. 2019).
+
+    The mean is over all n² pairs, each text with itself included, where the error is always 0: a batch of one text gives 0, and
+    the mean over parts of a batch is not that of the batch (see `Distiller.compares_texts`). ValueError for other batches.
+    """
     if len(student) != len(teacher): raise ValueError(f"student and teacher saw {len(student)} and {len(teacher)} texts")
     with torch.autocast(student.device.type, enabled=False):  # it would multiply in half precision
         ours, theirs = F.normalize(upcast(student), dim=-1), F.normalize(upcast(teacher), dim=-1)
@@ -277,7 +281,7 @@ class Weights:
     soft: float = 0.0  # `soft_loss`: the teacher's outputs
     hidden: float = 0.0  # `hidden_loss`, a mean over the layers
     attention: float = 0.0  # `attention_loss`, a mean over the layers
-    relation: float = 0.0  # `relation_loss` of the last layer's mean vectors
+    relation: float = 0.0  # `relation_loss` of the last layer's mean vectors; for whole batches in one process
     cosine: float = 0.0  # `cosine_loss` of the last layer
 
 class StudentWithTeacher(nn.Module):
@@ -302,8 +306,16 @@ class StudentWithTeacher(nn.Module):
         "The terms of the loss that are switched on, and how much each counts in `terms`; none where there is one loss only."
         return {}
 
+    @property
+    def compares_texts(self) -> bool:
+        "Does the loss compare the texts of a batch with each other? Then `fit` refuses to cut batches into parts."
+        return False
+
 class Distiller(StudentWithTeacher):
-    "A student with the weighted terms by which it learns from a teacher. ValueError where the two do not fit each other."
+    """A student with the weighted terms by which it learns from a teacher.
+
+    ValueError where the two do not fit each other, and where every weight is 0.
+    """
     def __init__(
         self,
         student: nn.Module, teacher: nn.Module,  # of transformers, with the same head
@@ -312,6 +324,7 @@ class Distiller(StudentWithTeacher):
         layers: Sequence[int] | None = None,  # of the teacher, one for each of the student's, from 1; by default `teacher_layers`
     ):
         super().__init__(student, teacher)
+        if not any(vars(weights).values()): raise ValueError("every weight is 0: there is nothing to learn")
         ours, theirs = student.config, teacher.config
         check_labels(ours, theirs)
         if weights.attention: check_heads(ours, theirs), check_scores(ours, theirs)
@@ -326,6 +339,11 @@ class Distiller(StudentWithTeacher):
     def term_weights(self) -> dict[str, float]:
         "See `StudentWithTeacher`."
         return {name: weight for name, weight in vars(self.weights).items() if weight}
+
+    @property
+    def compares_texts(self) -> bool:
+        "See `StudentWithTeacher`."
+        return bool(self.weights.relation)
 
     def forward(self, **batch: Tensor) -> SimpleNamespace:  # loss, terms by name, logits
         "The weighted sum of the terms. With `teacher_logits` in the batch (see `cache_logits`) the soft term needs no teacher."

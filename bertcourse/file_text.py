@@ -15,8 +15,8 @@ from .base.messages import UserError
 from .base.encodings import decode, is_encoding, unpack
 
 # %% auto #0
-__all__ = ['Found', 'UNITS', 'FileError', 'Said', 'Location', 'shorten', 'list_names', 'show_error', 'Source', 'split_lines',
-           'check_encoding', 'open_source']
+__all__ = ['Found', 'UNITS', 'FileError', 'Said', 'Location', 'shorten', 'list_names', 'show_error', 'Source', 'unreadable',
+           'split_lines', 'check_encoding', 'open_source']
 
 # %% ../nbs/helpers/file_text.ipynb #file-error
 class FileError(UserError, ValueError):
@@ -98,12 +98,18 @@ def _suffix(path: Path) -> str:
 def _bytes(path: Path) -> bytes:
     "What a file holds. Raises `FileError`."
     try: return path.read_bytes()
-    except (OSError, ValueError) as error:
-        why = (getattr(error, "strerror", None) or str(error),) * 2
-        if isinstance(error, FileNotFoundError): why = "there is no such file: check the path", "没有这个文件，请检查路径"
-        elif os.path.isdir(path): why = "it is a folder: name a file in it", "它是文件夹，请写出其中的文件"
-        elif isinstance(error, PermissionError): why = "permission denied: let yourself read it", "没有权限，请给自己读它的权限"
-        raise FileError(f"{path} cannot be read: {why[0]}", f"{path} 无法读取：{why[1]}") from None
+    except (OSError, ValueError) as error: raise unreadable(path, error) from None
+
+def unreadable(
+    path: Path,
+    error: Exception,  # of the system; ValueError: no path at all
+) -> FileError:
+    "The sentence for a file that the system does not open."
+    why = (getattr(error, "strerror", None) or str(error),) * 2
+    if isinstance(error, FileNotFoundError): why = "there is no such file: check the path", "没有这个文件，请检查路径"
+    elif os.path.isdir(path): why = "it is a folder: name a file in it", "它是文件夹，请写出其中的文件"
+    elif isinstance(error, PermissionError): why = "permission denied: let yourself read it", "没有权限，请给自己读它的权限"
+    return FileError(f"{path} cannot be read: {why[0]}", f"{path} 无法读取：{why[1]}")
 
 def split_lines(
     text: str,

@@ -44,16 +44,25 @@ def linear_schedule(
     return max(0.0, (steps - step) / max(1, steps - warmup))
 
 # %% ../nbs/helpers/finetuning.ipynb #attacked-embeddings
-def _embeddings(model: nn.Module) -> nn.Parameter:
-    "The word embeddings, which an attack moves along their gradient. TaskError without one."
-    table = getattr(model, "get_input_embeddings", lambda: None)()
+def _embeddings(state: State) -> nn.Parameter:
+    """The word embeddings, which an attack moves along their gradient.
+
+    TaskError for a model without them, and where they are not trained: nobody would clear their
+    gradient then, so that of all steps before would be in it.
+    """
+    table = getattr(state.model, "get_input_embeddings", lambda: None)()
     if table is None:
-        name = type(model).__name__
+        name = type(state.model).__name__
         raise TaskError(f"{name} shows no word embeddings: FGM and PGD move those, leave them out",
                         f"{name} 没有可见的词嵌入，而 FGM 与 PGD 要移动它：请去掉它们")
     if not table.weight.requires_grad:
         raise TaskError("the word embeddings are frozen and have no gradient: FGM and PGD move "
                         "along it, leave them out", "词嵌入被冻结，没有梯度，而 FGM 与 PGD 要沿着梯度移动它：请去掉它们")
+    if not any(table.weight is p for p in state.params):
+        raise TaskError("the optimiser does not train the word embeddings and never clears their "
+                        "gradient: FGM and PGD move along it, give the optimiser all weights or "
+                        "leave them out", "优化器不训练词嵌入，也不会清除它的梯度，而 FGM 与 PGD 要沿着梯度移动它："
+                        "请把全部权重交给优化器，或去掉它们")
     return table.weight
 
 # %% ../nbs/helpers/finetuning.ipynb #fgm
@@ -67,7 +76,7 @@ class FGM(Callback):
 
     def after_backward(self, state: State) -> None:
         "Add the gradient at the perturbed embeddings; the weights come back bit for bit."
-        table = _embeddings(state.model)
+        table = _embeddings(state)
         if table.grad is None: return  # no row of this step has a label
         norm = table.grad.norm()
         if not torch.isfinite(norm) or norm == 0: return
@@ -89,7 +98,7 @@ class PGD(Callback):
 
     def after_backward(self, state: State) -> None:
         "Add the gradient at the end of the walk; the weights come back bit for bit."
-        table = _embeddings(state.model)
+        table = _embeddings(state)
         if table.grad is None: return  # no row of this step has a label
         kept, grads = table.detach().clone(), [None if p.grad is None else p.grad.clone() for p in state.params]
         for step in range(self.steps):

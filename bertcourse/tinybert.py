@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import chain
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from .distillation import (
     StudentWithTeacher, attention_loss, check_heads, check_labels, check_layers, check_scores, head_loss,
     hidden_loss, mean_where, observe, same_shape, unlabelled, upcast)
-from .files import FileError
+from .file_text import FileError, unreadable
 from .base.text import is_chinese
 from .tasks import in_scheme
 from .training import History, fit, pad
@@ -62,7 +62,7 @@ class Intermediate(StudentWithTeacher):
     """A student that learns its teacher's layers, for `fit`: λ = 1 for each of them (Jiao et al. 2020, equations 7 to 9 and 11).
 
     MSE(E_S W_e, E_T) + Σ_m [MSE(A_S^m, A_T^g(m)) + MSE(H_S^m W_h, H_T^g(m))], with scores A before mask and softmax, over tokens that
-    are no padding. ValueError for shapes that do not fit.
+    are no padding. ValueError for shapes that do not fit, and where every term is 0.
     """
     def __init__(
         self,
@@ -72,6 +72,7 @@ class Intermediate(StudentWithTeacher):
         shared: bool = False,  # one projection for embeddings and hidden states, as in the authors' code; else W_e and W_h
     ):
         super().__init__(student, teacher)
+        if not any(vars(terms).values()): raise ValueError("every term is 0: there is nothing to learn")
         ours, theirs = student.config, teacher.config
         if terms.attention: check_heads(ours, theirs), check_scores(ours, theirs)
         counts = ours.num_hidden_layers, theirs.num_hidden_layers
@@ -198,20 +199,19 @@ class Vectors:
         path: str | Path,  # a word and its numbers on each line, as GloVe and word2vec write it
         most: int = 400_000,  # lines
     ) -> Vectors:
-        "From a text file. Raises `FileError` with the line."
+        "From a text file. Raises `FileError`: with the line, or for a file that cannot be read."
         words, rows, path = [], [], Path(path)
-        with path.open(encoding="utf-8") as file:
-            for n, line in enumerate(file, 1):
-                parts = line.rstrip()
-                word, *numbers = parts.rsplit(" ", len(rows[0])) if rows else parts.split(" ")  # GloVe has the word ". ."
-                if n == 1 and len(numbers) == 1: continue  # word2vec's first line: how many, how wide
-                if len(words) == most: break
-                try: rows.append(np.array(numbers, np.float32))
-                except ValueError: rows.append(np.empty(0, np.float32))
-                if not len(rows[-1]) or len(rows[-1]) != len(rows[0]) or not np.isfinite(rows[-1]).all():
-                    raise FileError(f"{path.name}, line {n}: a word and {len(rows[0]) or 'its'} numbers were expected",
-                                    f"{path.name} 第 {n} 行：应是一个词和 {len(rows[0]) or '若干'} 个数")
-                words.append(word)
+        for n, line in enumerate(_lines_of(path), 1):
+            parts = line.rstrip()
+            word, *numbers = parts.rsplit(" ", len(rows[0])) if rows else parts.split(" ")  # GloVe has the word ". ."
+            if n == 1 and len(numbers) == 1: continue  # word2vec's first line: how many, how wide
+            if len(words) == most: break
+            try: rows.append(np.array(numbers, np.float32))
+            except ValueError: rows.append(np.empty(0, np.float32))
+            if not len(rows[-1]) or len(rows[-1]) != len(rows[0]) or not np.isfinite(rows[-1]).all():
+                raise FileError(f"{path.name}, line {n}: a word and {len(rows[0]) or 'its'} numbers were expected",
+                                f"{path.name} 第 {n} 行：应是一个词和 {len(rows[0]) or '若干'} 个数")
+            words.append(word)
         if not words: raise FileError(f"{path.name} is empty: give word vectors", f"{path.name} 是空的：请给出词向量")
         return cls(words, np.stack(rows))
 
@@ -229,6 +229,17 @@ class Vectors:
             best = np.argpartition(-cosine, min(k, len(cosine) - 1))[:k]
             self._known[word, k] = tuple(self.words[i] for i in best[np.argsort(-cosine[best], kind="stable")] if cosine[i] > -2)
         return self._known[word, k]
+
+def _lines_of(path: Path) -> Iterator[str]:
+    "The lines of a text file, read as they are needed. Raises `FileError`."
+    n = 0
+    try:
+        with path.open("rb") as file:  # as bytes: text is decoded in blocks, which do not tell the line
+            for n, line in enumerate(file, 1): yield line.decode("utf-8")
+    except UnicodeDecodeError:
+        raise FileError(f"{path.name} is not UTF-8 text: unpack it, or save the vectors in text format (line {n})",
+                        f"{path.name} 不是 UTF-8 文本：请解压，或把词向量另存为文本格式（第 {n} 行）") from None
+    except OSError as error: raise unreadable(path, error) from None
 
 def cooccurrence_vectors(
     sentences: Iterable[Sequence[str]],  # words

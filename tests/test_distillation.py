@@ -256,7 +256,7 @@ def test_labels_in_another_order_are_refused():
 @pytest.mark.parametrize("student, weights, said", [
     (dict(SMALL, num_attention_heads=4), Weights(attention=1), "4 attention heads, the teacher 2"),
     (dict(SMALL, num_hidden_layers=3), Weights(hidden=1), "3 layers cannot be spread"),
-    (SMALL, Weights(cosine=1), "the student is 16 wide, the teacher 24"),
+    (SMALL, Weights(cosine=1), "the student is 16 wide, the teacher 24"), (SMALL, Weights(), "every weight is 0: there is nothing to learn"),
 ])  # fmt: skip
 def test_what_does_not_fit_is_refused(student, weights, said):
     with pytest.raises(ValueError, match=said):
@@ -288,6 +288,21 @@ def test_terms_are_those_of_the_parts():
     assert_close(terms["hidden"], sum(hidden_loss(ours.hidden[m], theirs.hidden[2 * m], mask, distiller.projections[m - 1]) for m in (1, 2)) / 2)
     assert_close(terms["attention"], sum(attention_loss(ours.scores[m - 1], theirs.scores[2 * m - 1], mask) for m in (1, 2)) / 2)
     assert_close(terms["relation"], relation_loss(mean_vector(ours.hidden[-1], mask), mean_vector(theirs.hidden[-1], mask)))
+
+
+def test_relations_need_whole_batches():
+    """Of four texts in parts of one, each part would have nothing to compare, and a loss of 0."""
+    s, t = torch.randn(4, 8), torch.randn(4, 12)
+    assert relation_loss(s, t) > 0.01 and all(relation_loss(s[i : i + 1], t[i : i + 1]).abs() < 1e-12 for i in range(4))
+    rows = [{"input_ids": [5 + i, 6, 7, 8 + i], "labels": i % 3} for i in range(8)]
+    for weights in (Weights(hard=0.5, relation=1.0), Weights(hard=0.5, soft=0.5)):
+        distiller = Distiller(model(SMALL), model(LARGE, seed=1), weights)
+        fit(distiller, rows, steps=2, batch_size=4, progress=False)
+        if weights.relation:
+            with pytest.raises(ValueError, match="^the loss of Distiller compares the texts of a batch .*leave that term out$"):
+                fit(distiller, rows, steps=2, batch_size=4, accumulate=4, progress=False)
+        else:
+            fit(distiller, rows, steps=2, batch_size=4, accumulate=4, progress=False)
 
 
 def test_the_teacher_stays_as_it_was():

@@ -284,6 +284,15 @@ def test_an_attack_on_frozen_embeddings_is_one_sentence(attack):
 
 
 @pytest.mark.parametrize("attack", [FGM, PGD])
+def test_an_attack_on_embeddings_that_the_optimiser_does_not_train_is_one_sentence(attack):
+    """Nobody clears their gradient: that of every step before would be in the next attack."""
+    with pytest.raises(TaskError, match="the optimiser does not train the word embeddings") as refusal:
+        fit(model(), rows(), steps=2, optimizer=lambda net: torch.optim.SGD(net.classifier.parameters(), lr=0.1), callbacks=[attack()],
+            progress=False)
+    assert "优化器不训练词嵌入" in refusal.value.zh
+
+
+@pytest.mark.parametrize("attack", [FGM, PGD])
 def test_an_attack_on_what_shows_no_embeddings_is_one_sentence(attack):
     pupil = Distiller(model(), model(1), Weights(soft=1))
     with pytest.raises(TaskError, match="Distiller shows no word embeddings"):

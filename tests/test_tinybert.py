@@ -210,6 +210,8 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="4 attention heads, the teacher 2"):
         Intermediate(model(dict(SMALL, num_attention_heads=4)), model(LARGE))
     Intermediate(model(dict(SMALL, num_attention_heads=4)), model(LARGE), terms=Terms(attention=False))
+    with pytest.raises(ValueError, match="every term is 0: there is nothing to learn"):
+        Intermediate(model(SMALL), model(LARGE), terms=Terms(embedding=False, attention=0.0, hidden=0))
     with pytest.raises(ValueError, match="label 0 is 'b' to the student and 'a' to the teacher"):
         Prediction(model(SMALL, id2label={0: "b", 1: "a", 2: "c"}), model(LARGE, id2label={0: "a", 1: "b", 2: "c"}))
 
@@ -313,6 +315,22 @@ def test_damaged_vectors(tmp_path, text, said):
     (tmp_path / "v.txt").write_text(text)
     with pytest.raises(FileError, match=said):
         Vectors.read(tmp_path / "v.txt")
+
+
+@pytest.mark.parametrize("content, said, there", [
+    (None, "cannot be read: there is no such file", "没有这个文件"), ("folder", "cannot be read: it is a folder", "它是文件夹"),
+    (b"cat 1 0\ndog \xff 1\n", r"v.txt is not UTF-8 text: .* \(line 2\)", "第 2 行"),
+    (b"\x1f\x8b\x08\x00cat", r"v.txt is not UTF-8 text: unpack it, .* \(line 1\)", "请解压"),
+])  # fmt: skip
+def test_vectors_that_cannot_be_read(tmp_path, content, said, there):
+    path = tmp_path / "v.txt"
+    if content == "folder":
+        path.mkdir()
+    elif content:
+        path.write_bytes(content)
+    with pytest.raises(FileError, match=said) as caught:
+        Vectors.read(path)
+    assert there in caught.value.zh
 
 
 def test_words_in_the_same_places_are_neighbours():
