@@ -20,7 +20,7 @@ from bertcourse.base.machine import threads_for
 from bertcourse.base.messages import plural
 from bertcourse.jobs.data import language_of_text
 from bertcourse.jobs.options import COUNT, LANGUAGE, SEED, SHARE, TEXT_FORMATS, Choice, FileOptions, Labels, as_path, option
-from bertcourse.jobs.reading import file_name, first_line, is_typed, open_lines, recognise, unreadable
+from bertcourse.jobs.reading import file_name, first_line, is_typed, open_lines, recognise
 from bertcourse.jobs.reporter import Reporter
 from bertcourse.jobs.rows import Source, as_files
 from bertcourse.jobs.writing import as_output, check_output, is_terminal, open_output, output_errors
@@ -180,13 +180,7 @@ def neighbours(vectors: Path | None, hints: Hints) -> Callable[[str, int], Seque
                   "由多个 token 组成的词保持原样：用 --vectors FILE 可以为它们给出近邻")
             return ()
         return none
-    try:
-        return Vectors.read(vectors.expanduser()).near
-    except OSError as error:
-        raise unreadable(vectors, error) from None
-    except UnicodeDecodeError:
-        raise UserError(f"{vectors} is not UTF-8 text: unpack it, or save the vectors in text format",
-                        f"{vectors} 不是 UTF-8 文本：请解压，或把词向量另存为文本格式") from None
+    return Vectors.read(vectors.expanduser()).near
 
 
 def check_model(name: str, tokenizer: Any, model: Any) -> None:
