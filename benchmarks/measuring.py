@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import psutil
 
 from bertcourse.app.cli import Parser
+from bertcourse.base.machine import describe_machine, usable_cores
 
 FEWEST = 7  # rounds that make a median worth reading
 BEST = {"optim": "adamw_torch_fused", "train_sampling_strategy": "group_by_length", "logging_nan_inf_filter": False,
@@ -175,8 +176,7 @@ def read_arguments(about: str, parts: Mapping[str, Callable], rounds: int, child
     parser = Parser(description=about.splitlines()[0])
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(parts)} (default: all)")
     parser.add_argument("--rounds", type=int, help=f"default: {rounds}")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-                        help="default: %(default)s")  # fmt: skip
+    parser.add_argument("--threads", type=int, default=usable_cores(), help="default: %(default)s")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
     parser.add_argument("--quick", action="store_true", help="one round of almost nothing, to see that it works")
     if child:
@@ -222,7 +222,6 @@ def command(about: str, parts: Mapping[str, Callable], kind: type[Rounds], quick
     os.environ["TQDM_DISABLE"] = "1"
     import torch
 
-    from bertcourse.base.machine import describe_machine
     from bertcourse.training import write_whole
 
     torch.set_num_threads(args.threads)

@@ -29,6 +29,8 @@ from typing import Any
 import psutil
 from measuring import Rounds, Sample, command, interleave, rates
 
+from bertcourse.base.machine import usable_cores
+
 HERE = Path(__file__).parent
 CONNECTIONS = 16
 GUIDE = "the guide's service"
@@ -283,7 +285,7 @@ def plain(value: float) -> dict[str, Any]:
 
 def service(settings: Settings) -> dict[str, Any]:
     """The guide's service and ours: CPU for a request, throughput against the model alone, waiting times."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     with stage(settings) as (models, texts, bodies), serving("guide", STEPS[0][2], models) as theirs, \
             serving("ours", {"--workers": str(cores)}, models) as ours, contextlib.closing(Bare(models["int8"], texts, cores)) as alone:  # fmt: skip
         many = max(CONNECTIONS, round(1000 * settings.share))
