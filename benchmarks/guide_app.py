@@ -1,4 +1,4 @@
-"""A service that behaves as the guide's does (§7.5.1), for `serve.py` to measure, with its faults one by one to be mended.
+"""A service that behaves as the guide's does (§7.5.1), for `serve.py` to measure, with its faults one by one to be fixed.
 
 Started by gunicorn as `guide_app:app`. Environment: MODEL, an exported folder; PAD, pieces that every text is padded to, 0
 for none; THREADS of ONNX Runtime, 0 for its default; WITHOUT, an optimiser of ONNX Runtime to leave out. One text at a time,

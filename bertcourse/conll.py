@@ -131,7 +131,7 @@ def _sentence(
     for number, cells in block:
         at = Location(source.name, number)
         if len(cells) <= max(first, column):
-            raise at.error(f"{plural(len(cells), 'column')}, and column {max(first, column) + 1} is wanted: mend the line, or --columns",
+            raise at.error(f"{plural(len(cells), 'column')}, and column {max(first, column) + 1} is wanted: fix the line, or --columns",
                            f"只有 {len(cells)} 列，要的是第 {max(first, column) + 1} 列：请改正这一行，或改 --columns")
         tag = cells[column] if column >= 0 or len(cells) > first + 1 else ""
         if not cells[first]:

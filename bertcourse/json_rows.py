@@ -28,7 +28,7 @@ def parse_json(
             raise at.error(f"not valid JSON ({why}): write one whole object per line",
                            f"不是合法的 JSON（{why}）：一行要写一个完整的对象") from None
         raise at._replace(place=getattr(error, "lineno", None)).error(
-            f"not valid JSON ({why}): mend it, or have a program write it", f"不是合法的 JSON（{why}），请改正，最好由程序来写") from None
+            f"not valid JSON ({why}): fix it, or have a program write it", f"不是合法的 JSON（{why}），请改正，最好由程序来写") from None
 
 def check_object(
     value: Any,

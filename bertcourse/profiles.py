@@ -187,7 +187,7 @@ def _read_config(path: Path, changed: float) -> Any:
         config = AutoConfig.from_pretrained(path.parent, local_files_only=True) if named else AutoConfig.for_model(**completed)
         with _quiet(), torch.device("meta"): AutoModel.from_config(copy.deepcopy(config))  # can it be built?
     except Exception as error:
-        raise ProfileError(f"{path} cannot be used ({_said(error)}): mend it, or get the checkpoint again",
+        raise ProfileError(f"{path} cannot be used ({_said(error)}): fix it, or get the checkpoint again",
                            f"{path} 无法使用（{_said(error)}）：请改正，或重新取得检查点") from None
     return config
 

@@ -1,4 +1,4 @@
-"""`bertcourse doctor`: every planted fault is found, named, and comes with the command that mends it."""
+"""`bertcourse doctor`: every planted fault is found, named, and comes with the command that fixes it."""
 
 import json
 import subprocess

@@ -424,7 +424,7 @@ def test_columns_by_number(tmp_path):
     assert read("classification", table, {"sentence": "4", "label": "2"}).rows == [one("a", "1"), one("b", "0")]
     conll = put(tmp_path, "a.conll", "B-PER Anna NNP O\nO wept VBD O\n")
     assert read("ner", conll, {"tokens": "2", "ner_tags": "1"}).rows == [{"tokens": ["Anna", "wept"], "ner_tags": ["B-PER", "O"]}]
-    assert said(read, "ner", conll, {"tokens": "9"}) == "a.conll, line 1: 4 columns, and column 9 is wanted: mend the line, or --columns"
+    assert said(read, "ner", conll, {"tokens": "9"}) == "a.conll, line 1: 4 columns, and column 9 is wanted: fix the line, or --columns"
     assert said(read, "classification", table, {"sentence": "9", "label": "2"}).startswith("a.tsv, line 1: no column '9', only 1, 2, 3, 4")
 
 
@@ -486,7 +486,7 @@ BAD = {  # task, file, its text, how the sentence begins, or a part of it after 
     "a damaged archive": ("sentiment", "a.tsv.gz", b"\x1f\x8b\x08\0abc", "a.tsv.gz is damaged ("),
     "NaN": ("sentiment", "a.jsonl", '{"sentence": "a", "label": NaN}\n', "a.jsonl, line 1: the label is empty"),
     "a number without end": ("sentiment", "a.jsonl", f'{{"sentence": "a", "label": {"9" * 5000}}}', "a.jsonl, line 1: not valid JSON (a number of thousands"),
-    "another in SQuAD": ("qa", "a.json", f'{{"data": {"9" * 5000}}}', "a.json: not valid JSON (a number of thousands of digits): mend it"),
+    "another in SQuAD": ("qa", "a.json", f'{{"data": {"9" * 5000}}}', "a.json: not valid JSON (a number of thousands of digits): fix it"),
     "a name of two lines": ("sentiment", "a.csv", '"no\nte",label\na,1\n', r"a.csv, line 1: no column 'sentence', only no\nte, label"),
     "a name that cannot be shown": ("sentiment", "a.jsonl", '{"\\ud83d": 1}', r"a.jsonl, line 1: no column 'sentence', only \ud83d: say"),
     "a very long number": ("similarity", "a.tsv", NLI + "a\tb\t" + "x" * 999 + "\n", f"a.tsv, line 2: '{'x' * 29}…' is no number: write one"),
@@ -494,7 +494,7 @@ BAD = {  # task, file, its text, how the sentence begins, or a part of it after 
     "a very long id": ("qa", "a.json", squad({"id": "x" * 999}), f"a.json, question {'x' * 29}…: no 'answers'"),
     "cut JSON": ("sentiment", "a.jsonl", lines(one("a", 1)) + '{"sentence":\n', "a.jsonl, line 2: not valid JSON (Expecting value): write one whole"),
     "JSON over several lines": ("sentiment", "a.json", '{\n"sentence": "a",\n"label": 1\n}', "a.json, line 1: not valid JSON ("),
-    "a cut array": ("sentiment", "a.json", '[{"sentence": "a",\n "label" 1}]', "a.json, line 2: not valid JSON (Expecting ':' delimiter): mend it"),
+    "a cut array": ("sentiment", "a.json", '[{"sentence": "a",\n "label" 1}]', "a.json, line 2: not valid JSON (Expecting ':' delimiter): fix it"),
     "a list in a line": ("sentiment", "a.jsonl", '["a", 1]\n', "a.jsonl, line 1: no JSON object"),
     "a number in an array": ("sentiment", "a.json", '[{"sentence": "a", "label": 1}, 3]', "a.json, entry 2: no JSON object"),
     "too deep": ("sentiment", "a.jsonl", "[" * 100_000 + "\n", "a.jsonl, line 1: not valid JSON (nested too deeply)"),

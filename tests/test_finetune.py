@@ -644,9 +644,9 @@ def test_a_full_disk(runs, data, tmp_path, monkeypatch, writer):
             genuine(*args)
     monkeypatch.setattr(bertcourse.training, writer, write)
     if writer == "save_checkpoint":
-        in_both_languages(monkeypatch, "nothing was written: mend this", *data["pairs"], *FAST, "--out", out, left=out)
+        in_both_languages(monkeypatch, "nothing was written: fix this", *data["pairs"], *FAST, "--out", out, left=out)
         return
-    refused(f"{out} holds the run up to step 3: mend this, then go on by --resume", *data["pairs"], *FAST, "--out", out)
+    refused(f"{out} holds the run up to step 3: fix this, then go on by --resume", *data["pairs"], *FAST, "--out", out)
     monkeypatch.setattr(bertcourse.training, writer, genuine)
     succeed("--out", out, "--resume", "--quiet")
     assert weights(out) == weights(runs["pairs"][0])

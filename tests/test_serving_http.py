@@ -233,7 +233,7 @@ def test_the_old_workers_stay_if_the_new_ones_cannot_load_the_model(model, tmp_p
         asking = Asking(service.url)
         wait_for(lambda: "replacing_failed" in [line["event"] for line in service.lines()])
         (folder / "model.onnx").write_bytes(whole)
-        service.process.send_signal(signal.SIGHUP)  # and when it is mended, they are
+        service.process.send_signal(signal.SIGHUP)  # and when it is fixed, they are
         wait_for(lambda: [line["event"] for line in service.lines()].count("stopped") == 2)
         assert {said for said, _ in asking.end()} == {200}
         assert service.stop() == 0

@@ -723,7 +723,7 @@ def section(name: str, found: list[Recording]) -> Section:
         made = SECTIONS[name](found)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
         raise Damaged(
-            f"{files} cannot be shown in the section {name!r} ({type(error).__name__}: {error}): measure again, or mend tools/benchmark_sections.py"
+            f"{files} cannot be shown in the section {name!r} ({type(error).__name__}: {error}): measure again, or fix tools/benchmark_sections.py"
         ) from error
     for what, holds in made.holds.items():
         if not holds:

@@ -48,7 +48,7 @@ UNSET = ("BERTCOURSE_LANG", "BERTCOURSE_PROFILE", "PYTHONWARNINGS", "MPLBACKEND"
 
 
 class Fault(Exception):
-    """Something the user can mend; its text is the whole message."""
+    """Something the user can fix; its text is the whole message."""
 
 
 def find(names: list[str], all_of: list[Path]) -> list[Path]:
@@ -250,7 +250,7 @@ def timings() -> dict:
     try:
         return json.loads(TIMINGS.read_text(encoding="utf-8")) if TIMINGS.exists() else {}
     except json.JSONDecodeError as error:
-        raise Fault(f"{TIMINGS.name} is not JSON ({error}): mend it or delete it") from None
+        raise Fault(f"{TIMINGS.name} is not JSON ({error}): fix it or delete it") from None
 
 
 def store_timings(paths: list[Path]) -> int:

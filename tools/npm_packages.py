@@ -10,7 +10,7 @@ PACKAGES = Path(__file__).resolve().parent / "live"
 
 
 class Fault(Exception):
-    """Something the user can mend; its text is the whole message."""
+    """Something the user can fix; its text is the whole message."""
 
 
 def install(folder: Path) -> Path:

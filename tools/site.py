@@ -44,7 +44,7 @@ SKIPPED = shutil.ignore_patterns(".*", "__pycache__", "*.pyc")
 
 
 class Fault(Exception):
-    """Something the user can mend; its text is the whole message."""
+    """Something the user can fix; its text is the whole message."""
 
 
 # --- the configuration, in one language ---------------------------------------------------------------------------

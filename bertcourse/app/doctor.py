@@ -1,4 +1,4 @@
-"""`bertcourse doctor`: can this machine run the course? What is missing for which chapter, and what mends it?
+"""`bertcourse doctor`: can this machine run the course? What is missing for which chapter, and what fixes it?
 
 Imports nothing heavy itself: a process of its own tries the imports, so that a broken installation is a finding and
 not a traceback.
@@ -53,7 +53,7 @@ if torch is not None and hasattr(torch, "get_num_threads"):
 
 @dataclass
 class Problem:
-    """Something missing, in both languages, and the command that mends it ("" where there is none)."""
+    """Something missing, in both languages, and the command that fixes it ("" where there is none)."""
 
     en: str
     zh: str

@@ -76,7 +76,7 @@ def _read_notebook(name: str, raw: bytes, path: Path, lang: str) -> dict[str, An
             return learner_sheet(json.loads(raw), path.stem, lang)
         return _attach_pictures(learner_notebook(json.loads(raw), lang), path.parent)
     except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
-        raise UserError(f"{path} is not a notebook ({error!r}): reinstall bertcourse, or mend the file in a clone",
+        raise UserError(f"{path} is not a notebook ({error!r}): reinstall bertcourse, or fix the file in a clone",
                         f"{path} 不是有效的笔记本（{error!r}）：请重新安装 bertcourse，或修好该文件") from None
 
 

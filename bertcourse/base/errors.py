@@ -7,7 +7,7 @@ from bertcourse.base.reader import reader_language
 
 
 class UserError(Exception):
-    """Something the user can mend, as one sentence in both languages: what, where, what to do instead.
+    """Something the user can fix, as one sentence in both languages: what, where, what to do instead.
 
     Names in it are shown with escapes for what a terminal would not print.
     """

@@ -105,7 +105,7 @@ def read_assignment(path: Path) -> Assignment:
     except OSError as error:
         raise _wrong(path, f"it cannot be read ({error.strerror}): name another file", f"无法读取（{error.strerror}）：请换一个文件") from None
     except ValueError as error:
-        raise _wrong(path, f"it is no TOML ({error}): mend that line", f"不是有效的 TOML（{error}）：请改正那一行") from None
+        raise _wrong(path, f"it is no TOML ({error}): fix that line", f"不是有效的 TOML（{error}）：请改正那一行") from None
     if strange := sorted(content.keys() - {"lang", "due", "points"}):
         raise _wrong(path, f"it has {strange[0]!r}, which means nothing here: use lang, due and points", f"里面有不认识的 {strange[0]!r}：只用 lang、due、points")
     if content.get("lang", "zh") not in LANGUAGES:

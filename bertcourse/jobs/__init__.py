@@ -2,7 +2,7 @@
 
     from bertcourse.jobs import finetune, distill, export, load, serve
 
-Each takes the command's options as keyword arguments, raises `UserError` with the command's sentence for what a user can mend, and
+Each takes the command's options as keyword arguments, raises `UserError` with the command's sentence for what a user can fix, and
 returns what was made. Importing this package imports neither torch nor transformers.
 """
 

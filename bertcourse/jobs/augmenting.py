@@ -406,7 +406,7 @@ def augment(
     """Make more training rows: each row of a file, or in memory, and then its variants. Returns a list of them, or writes JSON lines.
 
     `file` is a file, a list of dicts, a `datasets.Dataset` or a `pandas.DataFrame`, `out` a file or an open stream; where it is given,
-    nothing is returned. Raises `bertcourse.base.errors.UserError` for what a user can mend.
+    nothing is returned. Raises `bertcourse.base.errors.UserError` for what a user can fix.
     """
     with as_files(dict(locals()), ["file"]) as values:
         names = {name: None if values[name] is None else str(values[name]) for name in ("file", "model", "teacher")}

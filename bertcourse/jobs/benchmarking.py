@@ -347,7 +347,7 @@ def bench(
     """Time models side by side; the first is what the others are compared with. Returns what `bertcourse bench --json` prints.
 
     `dev` is a file, a list of dicts, a `datasets.Dataset` or a `pandas.DataFrame`. Raises `bertcourse.base.errors.UserError` for
-    what a user can mend.
+    what a user can fix.
     """
     names = [models] if isinstance(models, (str, os.PathLike)) else list(models)
     with as_files(dict(locals()), ["dev"]) as values:

@@ -51,7 +51,7 @@ def describe_file(option: str, file: Path) -> dict[str, Any]:
 
 @dataclass
 class Data:
-    """Labelled rows, as the library reads them, and how many of each file were left out or mended."""
+    """Labelled rows, as the library reads them, and how many of each file were left out or corrected."""
 
     splits: dict[str, Any]  # option: a datasets.Dataset
     skipped: dict[str, int]
@@ -63,7 +63,7 @@ class Data:
         return {option: len(rows) for option, rows in self.splits.items()}
 
     def as_metrics(self, **more_rows: int) -> dict[str, Any]:
-        """For `metrics.json`: rows of each file and of `more_rows`, how many were left out or mended, and whether dev was held out."""
+        """For `metrics.json`: rows of each file and of `more_rows`, how many were left out or corrected, and whether dev was held out."""
         return {"rows": self.counts() | more_rows, "skipped": self.skipped, "moved": self.moved, "held_out": self.held_out}
 
 

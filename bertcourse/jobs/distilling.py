@@ -235,7 +235,7 @@ def train(spec: DistillSpec, plan: Plan, folder: RunFolder, reporter: Reporter) 
     """All stages, from the newest checkpoint on if there is one; the last of them is paused if the run is to stop.
 
     Not `tinybert.task_distillation`: it would begin the second stage where the first was interrupted, and keep that as a checkpoint.
-    Raises `UserError` for what a user can mend.
+    Raises `UserError` for what a user can fix.
     """
     from bertcourse.distillation import term_settings, with_logits
     from bertcourse.training import fit
@@ -416,7 +416,7 @@ def distill(
     """Train a small model to answer as a fine-tuned one does; write a folder with checkpoint, metrics, curves and model card.
 
     `train`, `dev`, `test` and `augmented` are files, lists of dicts, `datasets.Dataset` or `pandas.DataFrame`; `student` may be a dict
-    of settings. Raises `bertcourse.base.errors.UserError` for what a user can mend, `bertcourse.jobs.Stopped` (a `KeyboardInterrupt`)
+    of settings. Raises `bertcourse.base.errors.UserError` for what a user can fix, `bertcourse.jobs.Stopped` (a `KeyboardInterrupt`)
     when interrupted; `resume=True` goes on.
     """
     given = dict(locals())

@@ -383,7 +383,7 @@ def export(
     """Write a fine-tuned model as ONNX with tokenizer, description and card, and compare it with PyTorch.
 
     `calibrate` and `dev` are files, lists of dicts, `datasets.Dataset` or `pandas.DataFrame`. Raises
-    `bertcourse.base.errors.UserError` for what a user can mend; then nothing is written.
+    `bertcourse.base.errors.UserError` for what a user can fix; then nothing is written.
     """
     with as_files(dict(locals()), ["calibrate", "dev"]) as values:
         return run_export(ExportOptions.of(values | {"model": as_model(model), "out": as_path(out)}), Reporter(quiet))

@@ -274,7 +274,7 @@ def count_steps(settings: Mapping[str, Any], rows: int) -> int:
 # --- training -----------------------------------------------------------------------------------------------------
 
 def train(spec: FinetuneSpec, plan: Plan, folder: RunFolder, reporter: Reporter) -> Any:  # a History
-    """Fine-tune, from the newest checkpoint on if there is one. Raises `UserError` for what a user can mend."""
+    """Fine-tune, from the newest checkpoint on if there is one. Raises `UserError` for what a user can fix."""
     from bertcourse.finetuning import FGM, PGD, layerwise
     from bertcourse.training import fit
     s, task, dev, stop = spec.settings, plan.task, plan.data.splits["dev"], folder.stop
@@ -432,7 +432,7 @@ def finetune(
     """Fine-tune a BERT on labelled rows and write a folder with checkpoint, tokenizer, metrics, curves and model card.
 
     `train`, `dev` and `test` are files, lists of dicts, `datasets.Dataset` or `pandas.DataFrame`. Raises
-    `bertcourse.base.errors.UserError` for what a user can mend, `bertcourse.jobs.Stopped` (a `KeyboardInterrupt`) when interrupted;
+    `bertcourse.base.errors.UserError` for what a user can fix, `bertcourse.jobs.Stopped` (a `KeyboardInterrupt`) when interrupted;
     `resume=True` goes on.
     """
     given = dict(locals())

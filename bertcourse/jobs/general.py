@@ -198,7 +198,7 @@ def measure_terms(learner: Any, rows: list[dict[str, Any]], pad_id: int) -> dict
 
 
 def train(spec: DistillSpec, plan: Plan, learner: Any, folder: RunFolder, reporter: Reporter) -> Any:  # a History
-    """Train the layers, from the newest checkpoint on if there is one. Raises `UserError` for what a user can mend."""
+    """Train the layers, from the newest checkpoint on if there is one. Raises `UserError` for what a user can fix."""
     from functools import partial
 
     from bertcourse.distillation import term_settings

@@ -240,7 +240,7 @@ def predict(
 
     `file` is a file, a list of dicts, a `datasets.Dataset` or a `pandas.DataFrame`, `out` a file or an open stream; where it is given,
     the scores are returned with `labelled`, else nothing. For single texts see `bertcourse.models.load`. Raises
-    `bertcourse.base.errors.UserError` for what a user can mend.
+    `bertcourse.base.errors.UserError` for what a user can fix.
     """
     if in_notebook() and isinstance(file, str) and file == "-":
         raise UserError("a notebook has no standard input: give a file or rows", "笔记本没有标准输入：请给出文件或数据")

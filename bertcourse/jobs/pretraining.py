@@ -348,7 +348,7 @@ def pretrain_in(folder: RunFolder, spec: PretrainSpec, text: Text | None, report
 
 
 def train(recipe: Recipe, tokenizer: Any, pieces: Any, scores: Scores, folder: RunFolder, reporter: Reporter) -> tuple[Any, Any]:
-    """The model and its `History`, from the newest checkpoint on if there is one. Raises `UserError` for what a user can mend."""
+    """The model and its `History`, from the newest checkpoint on if there is one. Raises `UserError` for what a user can fix."""
     from bertcourse import pretraining
     with training_errors(recipe.lr, folder.best, folder.stop):
         return pretraining.pretrain(
@@ -381,7 +381,7 @@ def pretrain(
     """Pre-train a BERT from random weights and write a folder with checkpoint, tokenizer, metrics, curves, recipe and model card.
 
     Settings of the recipe that are given here win over those of `config`, a TOML file. Raises `bertcourse.base.errors.UserError` for
-    what a user can mend, `bertcourse.jobs.Stopped` (a `KeyboardInterrupt`) when interrupted; `resume=True` goes on.
+    what a user can fix, `bertcourse.jobs.Stopped` (a `KeyboardInterrupt`) when interrupted; `resume=True` goes on.
     """
     given = dict(locals())
     paths = {name: as_path(given[name]) for name in ("out", "tokenizer", "config")}

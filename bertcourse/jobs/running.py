@@ -69,7 +69,7 @@ class Run:
 
 
 def run_training(command: str, out: Path, zh: bool, work: Callable[[Run], dict[str, Any] | None]) -> dict[str, Any]:
-    """Let a job train and return its metrics. Raises `Stopped` when it was interrupted, `UserError` for what a user can mend.
+    """Let a job train and return its metrics. Raises `Stopped` when it was interrupted, `UserError` for what a user can fix.
 
     work: takes the `Run`; returns the metrics, or None where the training stopped before its last step.
     """
@@ -110,9 +110,9 @@ def failed(run: Run, error: OSError) -> UserError:
     why = ": ".join(filter(None, [str(error.filename or ""), error.strerror or str(error)]))
     if run.folder and run.folder.is_kept():
         step = run.folder.saved_step()
-        return UserError(f"{why}; {run.out} holds the run up to step {step:,}: mend this, then go on by --resume",
+        return UserError(f"{why}; {run.out} holds the run up to step {step:,}: fix this, then go on by --resume",
                          f"{why}；{run.out} 里保存到第 {step:,} 步：解决之后用 --resume 继续")
-    return UserError(f"{why}; nothing was written: mend this and start again", f"{why}；什么也没有写：解决之后请重新开始")
+    return UserError(f"{why}; nothing was written: fix this and start again", f"{why}；什么也没有写：解决之后请重新开始")
 
 
 def is_memory_error(error: BaseException) -> bool:
@@ -123,7 +123,7 @@ def is_memory_error(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def training_errors(lr: float, best: Path, stop: StopRequest) -> Iterator[None]:
-    """Ctrl-C waits for a checkpoint, stdout is kept for results, and what a user can mend becomes a `UserError`."""
+    """Ctrl-C waits for a checkpoint, stdout is kept for results, and what a user can fix becomes a `UserError`."""
     from bertcourse.training import NonFiniteLoss
     stop.gentle = True
     try:

@@ -193,7 +193,7 @@ def serve(
     """Answer HTTP requests with an exported model until SIGTERM or Ctrl-C (in Jupyter: until the kernel is interrupted); then return.
 
     Where an event loop runs already, as in Jupyter, the service runs in a thread of its own, and this call waits for it. Raises
-    `bertcourse.base.errors.UserError` for what a user can mend.
+    `bertcourse.base.errors.UserError` for what a user can fix.
     """
     options = ServeOptions.of(dict(locals()) | {"folder": str(folder)})
     with contextlib.suppress(KeyboardInterrupt):
