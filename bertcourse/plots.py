@@ -19,9 +19,9 @@ from .assets import asset
 from .languages import bilingual
 
 # %% auto #0
-__all__ = ['GUIDE', 'SOURCE', 'MEASURED', 'PALETTE', 'FONTS', 'Caption', 'style', 'Figure', 'caption_text', 'axes', 'dress',
-           'plot_lines', 'plot_bars', 'plot_stacked', 'plot_dots', 'plot_intervals', 'plot_heatmaps', 'plot_flow',
-           'plot_trade_offs', 'tint', 'token_grid', 'table', 'attention_view']
+__all__ = ['GUIDE', 'SOURCE', 'MEASURED', 'PALETTE', 'FONTS', 'Caption', 'LINE_STYLES', 'style', 'Figure', 'caption_text', 'axes',
+           'dress', 'assign_colours', 'plot_lines', 'plot_bars', 'plot_stacked', 'plot_dots', 'plot_intervals',
+           'plot_heatmaps', 'plot_flow', 'plot_trade_offs', 'tint', 'token_grid', 'table', 'attention_view']
 
 # %% ../nbs/helpers/plots.ipynb #style
 GUIDE, SOURCE, MEASURED = "#D55E00", "#0072B2", "#009E73"  # the guide says, the source says, measured here
@@ -37,7 +37,7 @@ _STYLE = {
     "text.color": _INK, "axes.labelcolor": _INK, "axes.edgecolor": _INK, "xtick.color": _INK, "ytick.color": _INK,
     "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8, "lines.linewidth": 1.8,
     "axes.prop_cycle": matplotlib.cycler(color=PALETTE), "grid.color": _GRID, "grid.alpha": 0.25,
-    "legend.frameon": False, "svg.fonttype": "none", "svg.hashsalt": "bertcourse",
+    "legend.frameon": False, "hatch.color": _INK, "svg.fonttype": "none", "svg.hashsalt": "bertcourse",
 }
 
 @contextlib.contextmanager
@@ -137,6 +137,31 @@ def dress(
                     textcoords="offset points", fontsize=8.5)
     return ax
 
+LINE_STYLES = ("-", "--", ":")  # of lines that share a colour, in this order
+_DOTS, _HATCHES = "●○◇", (None, "///", "...")  # beside their names, and on bars
+
+def assign_colours(
+    count: int,  # of series
+    what: str = "series",  # for the message
+    colours: Sequence[str] | None = None,  # None: `PALETTE`, again and again
+) -> list[tuple[str, int]]:  # for each series a colour, and how many times all colours came before
+    """A colour for each series; the number chooses another line style or marker where colours come again.
+
+    Raises `ValueError` where colours are given but too few, and for more series than can be told apart.
+    """
+    if colours and len(colours) < count:
+        raise ValueError(f"{count} {what}, {len(colours)} colours: give one for each")
+    most = len(LINE_STYLES) * len(PALETTE)
+    if not colours and count > most:
+        raise ValueError(f"{count} {what}, and at most {most} can be told apart: draw fewer")
+    colours = list(colours or PALETTE)
+    return [(colours[i % len(colours)], i // len(colours)) for i in range(count)]
+
+def _floats(values: Any) -> np.ndarray:
+    "Numbers as an array: a sequence, or a tensor on any device."
+    if hasattr(values, "detach"): values = values.detach().cpu().double()
+    return np.asarray(values, dtype=float)
+
 # %% ../nbs/helpers/plots.ipynb #lines
 def _spaced(heights, gap):
     "Move label heights apart so that neighbours differ by `gap` at least, keeping their order."
@@ -147,43 +172,46 @@ def _spaced(heights, gap):
     return placed
 
 def _end_labels(ax, x, series, colours):
-    "Write each line's name at its right end after a dot of its colour, moved apart where ends are close."
+    "Write each line's name at its right end after a dot in its colour, moved apart where ends are close."
     ax.figure.canvas.draw()
     ends = [ax.transData.transform((x[-1], y[-1])) for y in series.values()]
     heights = _spaced([end[1] for end in ends], 13)
-    for (name, y), colour, end, height in zip(series.items(), colours, ends, heights):
-        up = (height - end[1]) * 72 / ax.figure.dpi - 3
-        ax.annotate("●", (x[-1], y[-1]), xytext=(7, up), textcoords="offset points", color=colour, fontsize=7)
-        ax.annotate(name, (x[-1], y[-1]), xytext=(16, up), textcoords="offset points")  # ink reads on any page
+    for (name, y), (colour, turn), end, height in zip(series.items(), colours, ends, heights, strict=True):
+        up, place = (height - end[1]) * 72 / ax.figure.dpi - 3, (x[-1], y[-1])
+        ax.annotate(_DOTS[turn], place, xytext=(7, up), textcoords="offset points", color=colour, fontsize=7)
+        ax.annotate(name, place, xytext=(16, up), textcoords="offset points")  # ink reads on any page
 
 def plot_lines(
     x: Sequence[float],  # the same for all lines
     series: Mapping[str, Sequence[float]],  # name → values
     *,
     spread: Mapping[str, Sequence[float]] | None = None,  # name → sd, drawn as a band
-    colours: Sequence[str] | None = None,
+    colours: Sequence[str] | None = None,  # one for each line; None: see `assign_colours`
     size: tuple[float, float] | None = None,  # inches
     caption: Caption = "", zh: str = "", en: str = "",  # see `caption_text`
     ticks: bool = True,  # label the axis at the values of x, up to twelve of them
     **labels: Any,  # xlabel, ylabel, title, xlog, ylog, mark: see `dress`
 ) -> Figure:
-    "Lines over a common axis, each named at its end."
+    """Lines over a common axis, each named at its end; from the ninth on dashed, from the seventeenth dotted.
+
+    Raises `ValueError` for a line of another length, too few colours, and more than 24 lines.
+    """
+    series = {name: _floats(y) for name, y in series.items()}
     for name, y in series.items():
         if len(y) != len(x): raise ValueError(f"line {name!r} has {len(y)} values for {len(x)} places on the axis")
-    colours = list(colours or PALETTE)[:len(series)]
+    looks = assign_colours(len(series), "lines", colours)
     figure, ax = axes(size=size)
     with style():
-        for (name, y), colour in zip(series.items(), colours):
-            y = np.asarray(y, dtype=float)
-            ax.plot(x, y, color=colour, marker="o" if len(x) <= 12 else None, markersize=4)
+        for (name, y), (colour, turn) in zip(series.items(), looks, strict=True):
+            ax.plot(x, y, color=colour, linestyle=LINE_STYLES[turn], marker="o" if len(x) <= 12 else None, markersize=4)
             if spread and name in spread:
-                sd = np.asarray(spread[name], dtype=float)
+                sd = _floats(spread[name])
                 ax.fill_between(x, y - sd, y + sd, color=colour, alpha=0.18, linewidth=0)
         dress(ax, **labels)
         if ticks and len(x) <= 12:
             ax.set_xticks(list(x), [f"{v:,}" for v in x]); ax.minorticks_off()
         ax.grid(axis="y")
-        _end_labels(ax, x, series, colours)
+        _end_labels(ax, x, series, looks)
     return Figure(figure, *_words(caption, zh, en))
 
 # %% ../nbs/helpers/plots.ipynb #bars
@@ -213,23 +241,26 @@ def plot_stacked(
     parts: Mapping[str, Mapping[str, float]],  # label of the bar → part → length
     *,
     share: bool = False,  # make every bar as long as the whole and write percentages
-    colours: Sequence[str] | None = None,
+    colours: Sequence[str] | None = None,  # one for each part; None: see `assign_colours`
     format: str = "{:,.3g}",  # how the total is written beside its bar
     size: tuple[float, float] | None = None,  # inches
     caption: Caption = "", zh: str = "", en: str = "",  # see `caption_text`
     **labels: Any,  # xlabel, title: see `dress`
 ) -> Figure:
-    "Horizontal bars split into parts, with a legend of the parts above."
+    """Horizontal bars split into parts, with a legend of the parts above; from the ninth part on hatched.
+
+    Raises `ValueError` for too few colours, and for more than 24 parts.
+    """
     names = list(parts)
     kinds = list(dict.fromkeys(kind for bar in parts.values() for kind in bar))
     totals = np.array([sum(bar.values()) for bar in parts.values()], dtype=float)
     figure, ax = axes(size=size or (6.8, 1.15 + 0.34 * len(names)))
     with style():
         left = np.zeros(len(names))
-        for kind, colour in zip(kinds, colours or PALETTE):
+        for kind, (colour, turn) in zip(kinds, assign_colours(len(kinds), "parts", colours), strict=True):
             length = np.array([bar.get(kind, 0) for bar in parts.values()], dtype=float)
             part = length / totals if share else length
-            bars = ax.barh(names, part, left=left, color=colour, height=0.66, label=kind)
+            bars = ax.barh(names, part, left=left, color=colour, height=0.66, label=kind, hatch=_HATCHES[turn])
             left = left + part
             if share:
                 written = [f"{s:.0%}" if s >= 0.045 else "" for s in part]
@@ -249,21 +280,21 @@ def plot_dots(
     panels: Mapping[str, Mapping[str, Sequence[float]]],  # title → label → values, the same labels in each
     *,
     marks: Mapping[str, tuple[float, str]] = {},  # title → (where, what) of a dashed line
-    colours: Sequence[str] | str = MEASURED,
+    colours: Sequence[str] | str = MEASURED,  # one for each row, or one for all
     format: str = "{:.3f}",  # how the mean is written; "" for not at all
     size: tuple[float, float] | None = None,  # inches
     caption: Caption = "", zh: str = "", en: str = "",  # see `caption_text`
     **labels: Any,  # xlabel: see `dress`
 ) -> Figure:
-    "Every value a dot, each row's mean a bar, panels side by side. ValueError when panels have other labels."
+    "Every value a dot, each row's mean a bar, panels side by side. ValueError for panels with other labels, and too few colours."
     names = list(next(iter(panels.values())))
     for title, rows in panels.items():
         if list(rows) != names: raise ValueError(f"panel {title!r} has rows {', '.join(rows)}, the first {', '.join(names)}")
-    colours = [colours] * len(names) if isinstance(colours, str) else list(colours)
+    looks = assign_colours(len(names), "rows", [colours] * len(names) if isinstance(colours, str) else colours)
     figure, axs = axes(1, len(panels), size or (1.6 + 2.9 * len(panels), 0.95 + 0.3 * len(names)), squeeze=False, sharey=True)
     with style():
         for ax, (title, rows) in zip(axs[0], panels.items()):
-            for i, (values, colour) in enumerate(zip(rows.values(), colours)):
+            for i, (values, (colour, _)) in enumerate(zip(rows.values(), looks, strict=True)):
                 mean = float(np.mean(values))
                 ax.plot(values, [i] * len(values), "o", color=colour, alpha=0.55, markersize=5, markeredgewidth=0)
                 ax.plot([mean, mean], [i - 0.32, i + 0.32], color=_INK, linewidth=1.6)
@@ -334,7 +365,7 @@ def plot_heatmaps(
     figure, axs = axes(1, len(maps), size, squeeze=False)
     with style():
         for ax, (title, matrix) in zip(axs[0], maps.items()):
-            matrix = np.asarray(matrix, dtype=float)
+            matrix = _floats(matrix)
             if matrix.shape != (len(rows), len(columns)):
                 shape = f"{matrix.shape[0]}×{matrix.shape[1]}"
                 raise ValueError(f"map {title!r} is {shape}, its labels {len(rows)}×{len(columns)}")
@@ -392,16 +423,21 @@ def plot_flow(
 def plot_trade_offs(
     points: Sequence[tuple[str, float, float, float, str]],  # name, accuracy, megabytes, milliseconds, group
     *,
-    colours: Mapping[str, str] | None = None,  # group → colour; by default those of `PALETTE`
+    colours: Mapping[str, str] | None = None,  # group → colour; by default those of `PALETTE`, for up to eight groups
     xlog: bool = True,  # latencies that differ by factors
     size: tuple[float, float] = (7.2, 3.8),  # inches
     caption: Caption = "", zh: str = "", en: str = "",  # see `caption_text`
     xlabel: str = "milliseconds per text", ylabel: str = "accuracy",
 ) -> Figure:
-    "Bubbles: latency to the right, accuracy upwards, area in proportion to the size. ValueError without points."
+    """Bubbles: latency to the right, accuracy upwards, area in proportion to the size.
+
+    Raises `ValueError` without points, and where a group has no colour.
+    """
     if not points: raise ValueError("no points to draw")
     groups = list(dict.fromkeys(group for *_, group in points))
     colours = colours or dict(zip(groups, PALETTE))
+    if without := [group for group in groups if group not in colours]:
+        raise ValueError(f"{len(groups)} groups, {len(colours)} colours: give colours= one for {', '.join(without)}, too")
     largest = max(megabytes for _, _, megabytes, _, _ in points)
     figure, ax = axes(size=size)
     with style():
@@ -467,8 +503,9 @@ def token_grid(
     plain: Sequence[str] = (),  # rows without colours
     caption: Caption = "", zh: str = "", en: str = "",  # see `caption_text`
 ) -> Figure:
-    "A table with a column per token, equal values of a row in equal colours."
+    "A table with a column per token, equal values of a row in equal colours. ValueError for rows or groups of other lengths."
     lengths = {name: len(values) for name, values in rows.items()}
+    lengths |= {f"groups of {name}": len(kinds) for name, kinds in (groups or {}).items()}
     if len(set(lengths.values())) > 1: raise ValueError(f"the rows of a grid differ in length: {lengths}")
     cell = "padding:.15em .45em;text-align:center;white-space:nowrap;border:1px solid rgba(127,127,127,.35)"
     lines = []

@@ -122,11 +122,53 @@ def test_a_logarithmic_axis_has_numbers_not_powers():
         (lambda: plots.plot_lines([1, 2], {"a": [1]}), "line 'a' has 1 values for 2 places"),
         (lambda: plots.plot_heatmaps({"m": np.eye(2)}, ["a", "b", "c"]), "map 'm' is 2×2, its labels 3×3"),
         (lambda: plots.token_grid({"a": [1], "b": [1, 2]}), "rows of a grid differ in length"),
+        (lambda: plots.token_grid({"a": [1, 2]}, groups={"a": [1]}), "rows of a grid differ in length"),
+        (lambda: plots.plot_lines([1], {f"{i}": [1] for i in range(3)}, colours=["red"]), "3 lines, 1 colours: give one for each"),
+        (lambda: plots.plot_lines([1], {f"{i}": [1] for i in range(25)}), "25 lines, and at most 24 can be told apart"),
+        (lambda: plots.plot_stacked({"a": {"x": 1, "y": 1}}, colours=["red"]), "2 parts, 1 colours"),
+        (lambda: plots.plot_dots({"p": {"a": [1], "b": [1]}}, colours=["red"]), "2 rows, 1 colours"),
+        (lambda: plots.plot_trade_offs([("a", 1, 1, 1, f"{i}") for i in range(9)]), "9 groups, 8 colours: give colours= one for 8"),
     ],
 )
 def test_wrong_shapes_are_refused(draw, message):
     with pytest.raises(ValueError, match=message):
         draw()
+
+
+def names_in(figure):
+    """All that is written in a picture."""
+    return {"".join(e.itertext()) for e in svg(figure).iter(f"{SVG}text")}
+
+
+def test_each_of_twelve_layers_has_its_line():
+    """BERT-base has more layers than the palette has colours."""
+    layers = {f"layer {i}": [i, i + 1] for i in range(1, 13)}
+    eight = dict(list(layers.items())[:8])
+    assert set(layers) <= names_in(plots.plot_lines([1, 2], layers, **CAPTION))
+    dashes = [plots.plot_lines([1, 2], some, **CAPTION).html().count("stroke-dasharray: 6") for some in (eight, layers)]
+    assert dashes == [0, 4]
+
+
+def test_each_part_of_a_bar_is_drawn():
+    parts = {f"part {i}": 1 for i in range(12)}
+    assert set(parts) <= names_in(plots.plot_stacked({"a": parts}, **CAPTION))
+    drawn = plots.plot_stacked({"a": parts}, share=True, **CAPTION)
+    assert [text for text in names_in(drawn) if text == "8%"] and drawn.html().count('fill: url(#') >= 4
+
+
+def test_no_two_series_look_alike():
+    found = plots.assign_colours(24)
+    assert len(set(found)) == 24 and found[:8] == [(colour, 0) for colour in plots.PALETTE] and found[8] == (plots.PALETTE[0], 1)
+    assert plots.assign_colours(2, colours=["red", "blue", "green"]) == [("red", 0), ("blue", 0)]
+
+
+def test_tensors_are_drawn_like_lists():
+    torch = pytest.importorskip("torch")
+    numbers = torch.tensor([[0.25, 1.0], [0.5, 0.125]], dtype=torch.bfloat16, requires_grad=True)
+    lists = numbers.tolist()
+    for draw in (lambda rows: plots.plot_lines([1, 2], {"a": rows[0]}, spread={"a": rows[1]}, **CAPTION),
+                 lambda rows: plots.plot_heatmaps({"a": rows}, ["x", "y"], **CAPTION)):  # fmt: skip
+        assert draw(numbers).html() == draw(lists).html()
 
 
 @given(st.lists(st.floats(-500, 500), min_size=1, max_size=6), st.floats(0.5, 30))
