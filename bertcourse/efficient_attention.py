@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from .plots import Caption, Figure, PALETTE, axes, caption_text, dress, style
+from .base.inference import evaluating, longest_input
+from .plots import LINE_STYLES, Caption, Figure, assign_colours, axes, caption_text, dress, style
 from .transformer import scaled_dot_product_attention
 
 # %% auto #0
@@ -32,11 +33,11 @@ def windowed_attention(
 ) -> Tensor:  # (…, n, d)
     "Local attention, block by block (as in Longformer, Beltagy et al. 2020)."
     n, parts = q.shape[-2], []
+    places = torch.arange(n, device=q.device)
     for start in range(0, n, window):
         end = min(start + window, n)
         first, last = max(0, start - window), min(n, end + window)
-        rows, columns = torch.arange(start, end)[:, None], torch.arange(first, last)
-        visible = (rows - columns).abs() <= window
+        visible = (places[start:end, None] - places[first:last]).abs() <= window
         near = k[..., first:last, :], v[..., first:last, :]
         parts.append(scaled_dot_product_attention(q[..., start:end, :], *near, visible)[0])
     return torch.cat(parts, dim=-2)
@@ -51,8 +52,10 @@ def low_rank_attention(
     """Keys and values averaged down to a fixed length.
 
     Linformer (Wang et al. 2020) learns how to combine them."""
-    def shorten(x):
-        return F.adaptive_avg_pool1d(x.transpose(-2, -1), length).transpose(-2, -1)
+    def shorten(x):                                        # (…, n, d) → (…, length, d)
+        columns = x.reshape(-1, *x.shape[-2:]).transpose(-2, -1)  # pooling takes three axes
+        short = F.adaptive_avg_pool1d(columns, length).transpose(-2, -1)
+        return short.reshape(*x.shape[:-2], length, x.shape[-1])
     return scaled_dot_product_attention(q, shorten(k), shorten(v))[0]
 
 # %% ../nbs/helpers/efficient_attention.ipynb #kernel
@@ -68,6 +71,7 @@ def kernel_attention(
     As in Performer (Choromanski et al. 2021)."""
     d = q.shape[-1]
     w = torch.randn(d, features, generator=torch.Generator().manual_seed(seed))
+    w = w.to(q)                                            # the same numbers on every device
     def logs(x):
         x = x / d ** 0.25                                  # √d, half of it on each side
         return x @ w - x.square().sum(-1, keepdim=True) / 2
@@ -113,11 +117,14 @@ def head_vectors(
     tokenizer: Any,
     text: str,
     layer: int,  # counted from 1
-) -> tuple[Tensor, Tensor, Tensor]:  # queries, keys and values, (heads, n, d)
-    "What the heads of a layer multiply for a text."
+) -> tuple[Tensor, Tensor, Tensor]:  # queries, keys and values, (heads, n, d), on its device
+    "What the heads of a layer multiply for a text, cut to what the model takes; dropout is off."
     from bertcourse.transformer import split_heads
-    inputs = tokenizer(text, return_tensors="pt", truncation=True)
-    x = model.base_model(**inputs, output_hidden_states=True).hidden_states[layer - 1]
+    most = longest_input(tokenizer, model)
+    inputs = tokenizer(text, return_tensors="pt", truncation=True, max_length=most)
+    with evaluating(model):
+        found = model.base_model(**inputs.to(model.device), output_hidden_states=True)
+    x = found.hidden_states[layer - 1]
     attention = model.base_model.encoder.layer[layer - 1].attention.self
     heads = attention.num_attention_heads
     linears = attention.query, attention.key, attention.value
@@ -204,13 +211,15 @@ def plot_survey(
     found: Mapping[str, Mapping[str, Sequence[float]]],  # from `survey_attention`
     caption: Caption = "",
 ) -> Figure:
-    "Time, memory and operations against the length, both axes logarithmic."
+    "Time, memory and operations against the length, both axes logarithmic. At most 24 methods."
     titles = {"ms": "time, ms", "MB": "largest tensor, MB", "MFLOPs": "operations, MFLOPs"}
     figure, panels = axes(1, len(titles), (8.4, 2.9))
     with style():
         for ax, (unit, title) in zip(panels, titles.items()):
-            for (name, values), colour, marker in zip(found[unit].items(), PALETTE, "os^Dv"):
-                ax.plot(lengths, values, color=colour, marker=marker, markersize=4, label=name)
+            colours = assign_colours(len(found[unit]), "methods")
+            for i, ((name, values), (colour, turn)) in enumerate(zip(found[unit].items(), colours)):
+                ax.plot(lengths, values, color=colour, linestyle=LINE_STYLES[turn],
+                        marker="os^Dv"[i % 5], markersize=4, label=name)
             dress(ax, "length n", title=title, xlog=True, ylog=True).grid(axis="y")
             ax.set_xticks(lengths[::2], [f"{n:,}" for n in lengths[::2]])
             ax.minorticks_off()

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention_checks import shape_text
+from .base.inference import evaluating, on_device_of
 from .corpus import Document, documents
 from .plots import Caption, Figure, plot_heatmaps, table
 
@@ -26,10 +27,12 @@ __all__ = ['RELATIONS', 'attention_weights', 'share_on', 'relations', 'collect_s
 def attention_weights(
     model: nn.Module,  # of transformers, with attn_implementation="eager"
     inputs: Mapping[str, Tensor],  # one sequence
-) -> Tensor:  # (layers, heads, n, n)
-    "The attention weights of all heads."
+) -> Tensor:  # (layers, heads, n, n), on the CPU
+    "The attention weights of all heads. Dropout is off, whatever the model's mode."
     base = getattr(model, "base_model", model)
-    return torch.cat(base(**inputs, output_attentions=True).attentions)
+    with evaluating(base):
+        found = base(**on_device_of(base, inputs), output_attentions=True).attentions
+    return torch.cat(found).cpu()
 
 # %% ../nbs/helpers/heads.ipynb #share-on
 def share_on(
@@ -224,18 +227,30 @@ def plot_gap(
                          xlabel="key", caption=caption)
 
 # %% ../nbs/helpers/heads.ipynb #silence
+def _check_part(model: nn.Module, layer: int, part: int | str) -> None:
+    "Raises `ValueError` for a layer, a head or a part that the model does not have."
+    layers = model.base_model.encoder.layer
+    if layer not in range(len(layers)):
+        raise ValueError(f"there is no layer {layer}: the model has layers 0 to {len(layers) - 1}")
+    heads = layers[layer].attention.self.num_attention_heads
+    if part not in ("attention", "feed-forward") and part not in range(heads):
+        raise ValueError(f"layer {layer} has no part {part!r}: give a head, 0 to {heads - 1}, "
+                         "'attention' or 'feed-forward'")
+
 @contextlib.contextmanager
 def silence(
     model: nn.Module,  # a BERT of transformers
     layer: int,  # counted from 0
     part: int | str,  # a head, counted from 0; or "attention" or "feed-forward"
 ) -> Iterator[None]:
-    "Within the block the output of a part of a layer is zero."
+    "Within the block the output of a part of a layer is zero. `ValueError` for an unknown part."
+    _check_part(model, layer, part)
     module = model.base_model.encoder.layer[layer]
     attention = module.attention.self
     def zero_head(_, inputs, output):
-        width = attention.attention_head_size
-        output[0][..., part * width:(part + 1) * width] = 0
+        width, mixed = attention.attention_head_size, output[0].clone()  # others may hold the tensor
+        mixed[..., part * width:(part + 1) * width] = 0
+        return mixed, *output[1:]
     def zero_all(_, inputs, output):
         return (0 * output[0], *output[1:]) if isinstance(output, tuple) else 0 * output
     if part == "attention": handle = module.attention.output.dense.register_forward_hook(zero_all)
@@ -266,9 +281,12 @@ def masked_batch(
 
 @torch.no_grad()
 def masked_loss(model: nn.Module, batch: Mapping[str, Tensor], labels: Tensor) -> float:
-    "Mean cross-entropy of the masked tokens, in nats."
-    hidden = model.base_model(**batch).last_hidden_state
-    return F.cross_entropy(model.cls(hidden[labels > -100]), labels[labels > -100]).item()
+    "Mean cross-entropy of the masked tokens, in nats. Dropout is off, whatever the model's mode."
+    labels = labels.to(model.device)
+    masked = labels > -100
+    with evaluating(model):
+        hidden = model.base_model(**on_device_of(model, batch)).last_hidden_state
+        return F.cross_entropy(model.cls(hidden[masked]), labels[masked]).item()
 
 def loss_without(
     model: nn.Module,

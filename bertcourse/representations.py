@@ -15,9 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .base.inference import evaluating, longest_input
 from .corpus import WORLD, documents
 from .heads import attention_weights
-from .plots import PALETTE, Caption, Figure, axes, caption_text, dress, style, table
+from .plots import (Caption, Figure, assign_colours, axes, caption_text, dress, style,
+                              table)
 
 # %% auto #0
 __all__ = ['SENSES', 'pool', 'sentence_vectors', 'similarity_score', 'token_overlap', 'compare_correlations',
@@ -42,6 +44,29 @@ def pool(
     raise ValueError(f"how must be 'cls', 'mean' or 'max', not {how!r}")
 
 # %% ../nbs/helpers/representations.ipynb #sentence-vectors
+def _encode(
+    model: nn.Module,  # of transformers
+    tokenizer: Any,
+    texts: Any,  # one or several, as the tokenizer takes them
+    cut: bool = False,  # cut off what is too long; otherwise it is refused
+    **kw: Any,  # to the tokenizer
+) -> Any:  # tensors (texts, n) by the names of the model's inputs
+    "Texts as inputs on the model's device. `ValueError` for one that is too long, unless cut."
+    most = longest_input(tokenizer, model)
+    inputs = tokenizer(texts, padding=True, truncation=cut, max_length=most if cut else None,
+                       return_tensors="pt", **kw)
+    _check_length(inputs["input_ids"], most)
+    return inputs.to(model.device)
+
+def _check_length(ids: Tensor, most: int) -> None:
+    "Raises `ValueError` where the model has no positions for that many tokens."
+    if (length := ids.shape[1]) > most:
+        raise ValueError(f"a text has {length} tokens, the model takes {most}: shorten it")
+
+def _array(values: Any) -> np.ndarray:
+    "Numbers as an array: a list, or a tensor on any device."
+    return np.asarray(values.tolist() if isinstance(values, Tensor) else values)
+
 @torch.no_grad()
 def sentence_vectors(
     encoder: nn.Module,  # a BERT of transformers
@@ -50,13 +75,16 @@ def sentence_vectors(
     how: str = "mean",  # see `pool`
     layer: int = -1,  # 0: the input
     batch_size: int = 128,
-) -> Tensor:  # (sentences, H)
-    "A vector for each sentence, without any training."
+) -> Tensor:  # (sentences, H), on the CPU
+    """A vector for each sentence, without any training.
+
+    What is longer than the model allows is cut off. Dropout is off, whatever the model's mode."""
     parts = []
-    for start in range(0, len(sentences), batch_size):
-        inputs = tokenizer(sentences[start:start + batch_size], padding=True, return_tensors="pt")
-        states = encoder(**inputs, output_hidden_states=True).hidden_states[layer]
-        parts.append(pool(states, inputs["attention_mask"], how))
+    with evaluating(encoder):
+        for start in range(0, len(sentences), batch_size):
+            inputs = _encode(encoder, tokenizer, sentences[start:start + batch_size], cut=True)
+            states = encoder(**inputs, output_hidden_states=True).hidden_states[layer]
+            parts.append(pool(states, inputs["attention_mask"], how).cpu())
     return torch.cat(parts)
 
 def similarity_score(
@@ -66,7 +94,7 @@ def similarity_score(
 ) -> float:
     "Spearman's rank correlation between the cosines and the gold scores."
     from scipy.stats import spearmanr
-    return float(spearmanr(torch.cosine_similarity(first, second).numpy(), gold)[0])
+    return float(spearmanr(_array(torch.cosine_similarity(first, second)), gold)[0])
 
 def token_overlap(
     tokenizer: Any,
@@ -75,10 +103,10 @@ def token_overlap(
 ) -> list[float]:  # of each pair, between 0 and 1
     """Tokens that both sentences have, as a share of those that at least one has.
 
-    A baseline without a model."""
+    A baseline without a model. `ValueError` where one list is longer."""
     def tokens_of(sentences): return [set(tokenizer(s)["input_ids"]) for s in sentences]
     return [len(one & other) / len(one | other) for one, other in
-            zip(tokens_of(first), tokens_of(second))]
+            zip(tokens_of(first), tokens_of(second), strict=True)]
 
 def compare_correlations(
     one: Tensor,  # cosines of the pairs
@@ -88,7 +116,7 @@ def compare_correlations(
 ) -> tuple[float, float, float]:  # difference, and its 95% interval
     "How much better do some cosines order the pairs than others? The pairs are resampled."
     from scipy.stats import spearmanr
-    one, other, gold = np.asarray(one), np.asarray(other), np.asarray(gold)
+    one, other, gold = _array(one), _array(other), _array(gold)
     rng = np.random.default_rng(0)
     rows = [np.arange(len(gold)), *rng.integers(len(gold), size=(samples, len(gold)))]
     found = [spearmanr(one[i], gold[i])[0] - spearmanr(other[i], gold[i])[0] for i in rows]
@@ -107,7 +135,7 @@ def tune_sentence_vectors(
 ) -> None:
     """Train an encoder so that the cosine of two sentence vectors is a fifth of their label.
 
-    The regression objective of Reimers and Gurevych 2019."""
+    The regression objective of Reimers and Gurevych 2019. It ends in eval mode."""
     rng, warmup = random.Random(seed), 0.1 * steps
     optimizer = torch.optim.AdamW(encoder.parameters(), lr=lr, weight_decay=0.01)
     def rate(t): return min((t + 1) / warmup, (steps - t) / (steps - warmup))
@@ -116,10 +144,11 @@ def tune_sentence_vectors(
     for _ in range(steps):
         chosen = [int(rng.random() * len(rows["label"])) for _ in range(batch_size)]
         texts = [rows[side][i] for side in ("sentence1", "sentence2") for i in chosen]
-        inputs = tokenizer(texts, padding=True, return_tensors="pt")
+        inputs = _encode(encoder, tokenizer, texts, cut=True)
         vectors = pool(encoder(**inputs).last_hidden_state, inputs["attention_mask"], how)
         cosines = torch.cosine_similarity(vectors[:batch_size], vectors[batch_size:])
-        loss = F.mse_loss(cosines, torch.tensor([rows["label"][i] / 5 for i in chosen]))
+        gold = torch.tensor([rows["label"][i] / 5 for i in chosen], device=cosines.device)
+        loss = F.mse_loss(cosines, gold)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
@@ -143,19 +172,27 @@ def word_states(
     tokenizer: Any,
     sentences: Sequence[Sequence[Any]],  # of `corpus.Word`
     batch_size: int = 128,
-) -> Tensor:  # (layers + 1, words, H), in the order of the words
-    "The vectors of each word's first token, at the input and after each layer."
+) -> Tensor:  # (layers + 1, words, H), in the order of the words, on the CPU
+    """The vectors of each word's first token, at the input and after each layer.
+
+    Dropout is off, whatever the model's mode. `ValueError` for a sentence that is too long."""
     parts = []
     for start in range(0, len(sentences), batch_size):
         chunk = sentences[start:start + batch_size]
         texts = [[word.text for word in sentence] for sentence in chunk]
-        inputs = tokenizer(texts, is_split_into_words=True, padding=True, return_tensors="pt")
-        states = torch.stack(encoder(**inputs, output_hidden_states=True).hidden_states)
+        inputs = _encode(encoder, tokenizer, texts, is_split_into_words=True)
+        states = _hidden_states(encoder, inputs)
         for row in range(len(texts)):
             words = inputs.word_ids(row)
             first = [words.index(i) for i in range(len(texts[row]))]
             parts.append(states[:, row, first])
     return torch.cat(parts, dim=1)
+
+def _hidden_states(encoder: nn.Module, inputs: Any) -> Tensor:  # (layers + 1, batch, n, H)
+    "The vectors at the input and after each layer, without dropout, on the CPU."
+    with evaluating(encoder):
+        found = encoder(**inputs, output_hidden_states=True).hidden_states
+    return torch.stack(found).cpu()
 
 # %% ../nbs/helpers/representations.ipynb #probe
 def probe(
@@ -165,15 +202,18 @@ def probe(
     test_labels: Sequence[Any],
     ridge: float = 1.0,
 ) -> float:  # accuracy
-    "Train a linear classifier on frozen vectors (least squares on one-hot labels) and test it."
+    """Train a linear classifier on frozen vectors (least squares on one-hot labels) and test it.
+
+    `ValueError` where there are more vectors than labels to test with, or fewer."""
     names = sorted(set(labels))
-    numbers = torch.tensor([names.index(label) for label in labels])
+    numbers = torch.tensor([names.index(label) for label in labels], device=states.device)
     mean, scale = states.mean(0), states.std(0) + 1e-6
     def prepare(x): return F.pad((x - mean) / scale, (0, 1), value=1.0).double()
     x, y = prepare(states), F.one_hot(numbers, len(names)).double()
-    weights = torch.linalg.solve(x.T @ x + ridge * torch.eye(x.shape[1]), x.T @ y)
+    penalty = ridge * torch.eye(x.shape[1], device=x.device)
+    weights = torch.linalg.solve(x.T @ x + penalty, x.T @ y)
     guesses = (prepare(test_states) @ weights).argmax(-1).tolist()
-    right = [names[guess] == label for guess, label in zip(guesses, test_labels)]
+    right = [names[guess] == label for guess, label in zip(guesses, test_labels, strict=True)]
     return float(np.mean(right))
 
 # %% ../nbs/helpers/representations.ipynb #control
@@ -253,8 +293,10 @@ def sense_states(
     word: str,  # one token
     sentences: Sequence[str],
     position: int | None = None,  # of the word, for which other text is put before the sentence
-) -> Tensor:  # (layers + 1, sentences, H)
-    "The vectors of a word in each sentence, at the input and after each layer."
+) -> Tensor:  # (layers + 1, sentences, H), on the CPU
+    """The vectors of a word in each sentence, at the input and after each layer.
+
+    Dropout is off, whatever the model's mode. `ValueError` for a text that is too long."""
     id, filler = tokenizer.convert_tokens_to_ids(word), tokenizer(_FILLER[lang])["input_ids"][1:-1]
     rows = []
     for sentence in sentences:
@@ -264,7 +306,8 @@ def sense_states(
         rows.append(ids)
     places = [ids.index(id) for ids in rows]
     inputs = tokenizer.pad({"input_ids": rows}, return_tensors="pt")
-    states = torch.stack(encoder(**inputs, output_hidden_states=True).hidden_states)
+    _check_length(inputs["input_ids"], longest_input(tokenizer, encoder))
+    states = _hidden_states(encoder, inputs.to(encoder.device))
     return states[:, range(len(rows)), places]
 
 # %% ../nbs/helpers/representations.ipynb #points
@@ -281,13 +324,16 @@ def plot_points(
     labels: Sequence[str],  # of each point
     caption: Caption = "",
 ) -> Figure:
-    "Points in the plane, with a colour and a marker for each label."
+    "Points in the plane, a colour and a marker for each label. `ValueError` for more than 24."
+    names = list(dict.fromkeys(labels))
+    colours = assign_colours(len(names), "labels")
     figure, axs = axes(1, len(panels), (2.75 * len(panels), 2.7), squeeze=False)
     with style():
         for ax, (title, points) in zip(axs[0], panels.items()):
-            points = np.asarray(points)
-            for name, colour, marker in zip(dict.fromkeys(labels), PALETTE, "o^sD"):
+            points = _array(points)
+            for i, (name, (colour, turn)) in enumerate(zip(names, colours, strict=True)):
                 chosen = [label == name for label in labels]
+                marker = "o^sD"[(i + turn) % 4]            # another one when the colour comes again
                 ax.plot(*points[chosen].T, marker, color=colour, markersize=4, alpha=0.7,
                         markeredgewidth=0, label=name)
             dress(ax, title=title).set_xticks([])
@@ -299,9 +345,11 @@ def plot_points(
 # %% ../nbs/helpers/representations.ipynb #replace
 @torch.no_grad()
 def _gap_logits(model: nn.Module, tokenizer: Any, ids: Tensor) -> Tensor:  # (batch, n) → (batch, V)
-    "Logits at the gap of each row."
-    hidden_states = model.base_model(ids).last_hidden_state
-    return model.cls(hidden_states[ids == tokenizer.mask_token_id])
+    "Logits at the gap of each row, without dropout, on the CPU."
+    ids = ids.to(model.device)
+    with evaluating(model):
+        hidden_states = model.base_model(ids).last_hidden_state
+        return model.cls(hidden_states[ids == tokenizer.mask_token_id]).cpu()
 
 def frequent_tokens(
     tokenizer: Any,
@@ -322,7 +370,7 @@ def replacement_effects(
     candidates: Sequence[int],  # ids that take the place of each token in turn
 ) -> tuple[Tensor, Tensor]:  # (tokens,) places; (tokens, candidates) ids of the new answers
     "What the model answers when one token is replaced; special tokens and the gap stay."
-    special = torch.tensor(tokenizer.all_special_ids)
+    ids, special = ids.cpu(), torch.tensor(tokenizer.all_special_ids)
     places = (~torch.isin(ids, special)).nonzero()[:, 0]
     rows = ids.repeat(len(places), len(candidates), 1)
     for row, place in zip(rows, places):
@@ -340,12 +388,12 @@ def explain_gap(
     """For each token: the weight it gets from the gap, how often replacing it changes the answer,
 
     and the most similar token that does."""
-    inputs = tokenizer(sentence, return_tensors="pt")
-    ids, word = inputs["input_ids"][0], tokenizer.convert_ids_to_tokens
+    inputs = _encode(model, tokenizer, sentence)
+    ids, word = inputs["input_ids"][0].cpu(), tokenizer.convert_ids_to_tokens
     gap = ids.tolist().index(tokenizer.mask_token_id)
     weights = attention_weights(model, inputs)[:, :, gap].mean((0, 1))
     answer = _gap_logits(model, tokenizer, ids[None]).argmax().item()
-    vectors = F.normalize(model.get_input_embeddings().weight.detach(), dim=-1)
+    vectors = F.normalize(model.get_input_embeddings().weight.detach().cpu(), dim=-1)
     heads = [f"[MASK] = {word(answer)}", "mean weight", "replacements that change it",
              "most similar of them → answer"]
     rows = []
@@ -384,21 +432,25 @@ def compare_attention(
     model: nn.Module,  # as for `explain_gap`
     tokenizer: Any,
     sentences: Sequence[str],  # with one [MASK]
-) -> dict[str, list[float]]:  # "Spearman" and "same token" of each sentence
-    "Does the gap attend most to the tokens whose removal changes its prediction most?"
+) -> dict[str, list[float]]:  # "Spearman", "same token" and "chance" of each sentence
+    """Does the gap attend most to the tokens whose removal changes its prediction most?
+
+    "Spearman" is the rank correlation of weights and changes over the tokens of a sentence. "same
+    token" is 1 where the largest weight and the largest change are at the same token, and "chance"
+    how likely that is for a token drawn at random."""
     from scipy.stats import spearmanr
     found = {"Spearman": [], "same token": [], "chance": []}
     for sentence in sentences:
-        inputs = tokenizer(sentence, return_tensors="pt")
-        ids = inputs["input_ids"][0]
+        inputs = _encode(model, tokenizer, sentence)
+        ids = inputs["input_ids"][0].cpu()
         gap = ids.tolist().index(tokenizer.mask_token_id)
         places = (~torch.isin(ids, torch.tensor(tokenizer.all_special_ids))).nonzero()[:, 0]
         weights = attention_weights(model, inputs)[:, :, gap, places].mean((0, 1))
         before = _gap_logits(model, tokenizer, ids[None]).softmax(-1)
         shorter = torch.stack([ids[torch.arange(len(ids)) != place] for place in places])
         after = _gap_logits(model, tokenizer, shorter).softmax(-1)
-        effects = ((before - after).abs().sum(-1) / 2).numpy()
-        found["Spearman"].append(float(spearmanr(weights.numpy(), effects)[0]))
+        effects = _array((before - after).abs().sum(-1) / 2)
+        found["Spearman"].append(float(spearmanr(_array(weights), effects)[0]))
         found["same token"].append(float(int(weights.argmax()) == int(np.argmax(effects))))
         found["chance"].append(1 / len(places))
     return found

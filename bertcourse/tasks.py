@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .base.inference import longest_input
 from .base.messages import UserError
 from .base.text import compose
 
@@ -733,14 +734,14 @@ def task_of(
     name: str,  # of `TASK_TYPES`
     data: Any,  # its training set, a datasets.Dataset
     tokenizer: Any,
-    **kw: Any,  # max_length, lang, …
+    **kw: Any,  # max_length (by default the tokenizer's limit, 512 where it has none), lang, …
 ) -> Task:
     "The task, with the label names of its data. Raises `ValueError` for an unknown name."
     if name not in TASK_TYPES: raise ValueError(f"no task {name!r}: give one of {', '.join(TASK_TYPES)}")
     kind, features = TASK_TYPES[name], data.features
     if kind is Tagging: labels = features["ner_tags"].feature.names
     else: labels = features["label"].names if kind is Classification else ()
-    return kind(tokenizer, tuple(labels), **{"max_length": tokenizer.model_max_length} | kw)
+    return kind(tokenizer, tuple(labels), **{"max_length": longest_input(tokenizer)} | kw)
 
 # %% ../nbs/helpers/tasks.ipynb #untrained
 def untrained(

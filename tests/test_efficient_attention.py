@@ -50,6 +50,17 @@ def test_low_rank_of_full_length_is_exact():
     assert low_rank_attention(q, k, v, 4).shape == q.shape
 
 
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("shape", [(), (2,), (3, 2)], ids=["2 axes", "3 axes", "4 axes"])
+def test_every_head_of_a_batch_is_computed_alone(name, shape):
+    q, k, v = torch.randn(3, *shape, 70, 8, generator=torch.Generator().manual_seed(0))
+    found = METHODS[name](q, k, v)
+    assert found.shape == q.shape
+    for place in torch.cartesian_prod(*map(torch.arange, shape)).view(-1, len(shape)).tolist() if shape else [[]]:
+        one = tuple(place)
+        assert torch.allclose(found[one], METHODS[name](q[one], k[one], v[one]), atol=1e-5)
+
+
 def test_more_features_are_nearer():
     q, k, v = 0.3 * vectors(64)  # small scores, for which random features do well
     full = full_attention(q, k, v)
@@ -70,6 +81,22 @@ def test_survey():
     assert set(found) == {"ms", "MB", "MFLOPs"} and all(list(found[unit]) == list(METHODS) for unit in found)
     assert found["MB"]["full"][1] == 4 * found["MB"]["full"][0]
     assert "<svg" in plot_survey([64, 128], found)._repr_mimebundle_()["text/html"]
+
+
+def test_every_method_is_drawn():
+    names = [f"method {i}" for i in range(9)]
+    found = {unit: {name: [1 + i, 2 + i] for i, name in enumerate(names)} for unit in ("ms", "MB", "MFLOPs")}
+    html = plot_survey([64, 128], found).html()
+    assert all(f">{name}<" in html for name in names)
+
+
+def test_head_vectors_of_a_model_in_train_mode_and_of_a_long_text():
+    profile = load()
+    model, tokenizer = profile.model(AutoModel, hidden_dropout_prob=0.5).train(), profile.tokenizer()
+    tokenizer.model_max_length = int(1e30)  # as of a tokenizer that records none
+    first, second = (head_vectors(model, tokenizer, "Anna likes rice. " * 200, layer=2) for _ in range(2))
+    assert all(map(torch.equal, first, second)) and first[0].shape[1] == model.config.max_position_embeddings
+    assert model.training
 
 
 def test_head_vectors_are_those_of_the_layer():

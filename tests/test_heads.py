@@ -131,6 +131,39 @@ def test_a_silent_part_puts_out_zeros_and_speaks_again_afterwards(model, tokeniz
     assert not torch.allclose(before, during) and torch.equal(before, after)
 
 
+@pytest.mark.parametrize("layer, part, said", [
+    (0, -1, "layer 0 has no part -1: give a head, 0 to 3, 'attention' or 'feed-forward'"), (0, 4, "layer 0 has no part 4"),
+    (0, "ffn", "layer 0 has no part 'ffn'"), (4, 0, "there is no layer 4: the model has layers 0 to 3"), (-1, 0, "there is no layer -1"),
+])  # fmt: skip
+def test_a_part_that_is_not_there_is_refused(model, layer, part, said):
+    "It would silence nothing, and the loss would seem not to need it."
+    with pytest.raises(ValueError, match=said):
+        with silence(model, layer, part):
+            pass
+
+
+def test_what_others_hold_of_a_silent_head_stays(model, tokenizer):
+    "A tensor that somebody noted before is not overwritten."
+    inputs, noted = tokenizer("my dog is hairy", return_tensors="pt"), []
+    attention = model.base_model.encoder.layer[1].attention.self
+    watch = attention.register_forward_hook(lambda m, i, output: noted.append(output[0]))
+    try:
+        with torch.no_grad(), silence(model, 1, 2):
+            model(**inputs)
+    finally:
+        watch.remove()
+    assert noted[0][..., 64:96].any()
+
+
+def test_dropout_is_off_after_training(tokenizer):
+    "A model comes out of a training loop in train mode; measuring leaves it there."
+    model = load("tiny").model(AutoModelForMaskedLM, attn_implementation="eager", hidden_dropout_prob=0.5).train()
+    batch, inputs = masked_batch(tokenizer, "en", 5), tokenizer("my dog is hairy", return_tensors="pt")
+    assert masked_loss(model, *batch) == masked_loss(model, *batch)
+    assert torch.equal(attention_weights(model, inputs), attention_weights(model, inputs))
+    assert all(module.training for module in model.modules())
+
+
 def test_the_loss_is_that_of_transformers(model, tokenizer):
     batch, labels = masked_batch(tokenizer, "en", 20)
     with torch.no_grad():

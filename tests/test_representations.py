@@ -49,11 +49,56 @@ def test_padding_does_not_count(encoder, tokenizer, how):
     assert torch.allclose(together, alone, atol=1e-5)
 
 
+LONG = "Anna likes rice. " * 200  # 800 tokens
+
+
+@pytest.mark.parametrize("limit", [None, int(1e30)], ids=["recorded", "not recorded"])
+def test_what_is_too_long_is_cut(encoder, profile, limit):
+    "At the positions of the model, whether the tokenizer knows them or not."
+    tokenizer = profile.tokenizer()
+    most = tokenizer.model_max_length
+    ids = tokenizer(LONG)["input_ids"]
+    assert len(ids) > most == encoder.config.max_position_embeddings
+    tokenizer.model_max_length = limit or most
+    found = r.sentence_vectors(encoder, tokenizer, ["Anna likes rice.", LONG])
+    cut = torch.tensor([[*ids[:most - 1], tokenizer.sep_token_id]])
+    with torch.no_grad():
+        expected = encoder(cut).last_hidden_state.mean(1)
+    assert torch.allclose(found[1:], expected, atol=1e-5)
+
+
+def test_what_cannot_be_cut_is_refused(encoder, masked_lm, profile):
+    tokenizer = profile.tokenizer()
+    most = tokenizer.model_max_length
+    words = [word for sentence in r.read_words("en", 80, "train") for word in sentence]
+    with pytest.raises(ValueError, match=rf"a text has \d+ tokens, the model takes {most}: shorten it"):
+        r.word_states(encoder, tokenizer, [words])
+    with pytest.raises(ValueError, match=f"the model takes {most}"):
+        r.sense_states(encoder, tokenizer, "en", "bank", [LONG + "Ben put two yuan in the bank."])
+    with pytest.raises(ValueError, match=f"the model takes {most}"):
+        r.explain_gap(masked_lm, tokenizer, LONG + "She had a [MASK] of rice.", [5])
+
+
+def test_dropout_is_off_after_training(profile, tokenizer):
+    "And the model is in train mode as before."
+    model = profile.model(AutoModel, hidden_dropout_prob=0.5).train()
+    sentences, senses = r.read_words("en", 1, "train"), r.sense_sentences("en", "bank", count=2)[0]
+    for measure in (lambda: r.sentence_vectors(model, tokenizer, ["Anna likes rice."]), lambda: r.word_states(model, tokenizer, sentences),
+                    lambda: r.sense_states(model, tokenizer, "en", "bank", senses)):  # fmt: skip
+        assert torch.equal(measure(), measure())
+    assert all(module.training for module in model.modules())
+    answering = profile.model(AutoModelForMaskedLM, hidden_dropout_prob=0.5, attn_implementation="eager").train()
+    first, second = (r.compare_attention(answering, tokenizer, ["She had a [MASK] of rice for dinner."]) for _ in range(2))
+    assert first == second and set(first) == {"Spearman", "same token", "chance"}
+
+
 def test_similarity_and_overlap(tokenizer):
     first, second = torch.eye(3), torch.tensor([[1.0, 0, 0], [1, 1, 0], [1, 0, 0]])
     assert r.similarity_score(first, second, [5, 3, 0]) == pytest.approx(1)
     assert r.token_overlap(tokenizer, ["Anna likes rice."], ["Anna likes rice."]) == [1]
     assert 0 < r.token_overlap(tokenizer, ["Anna likes rice."], ["Ben likes rice."])[0] < 1
+    with pytest.raises(ValueError):
+        r.token_overlap(tokenizer, ["Anna likes rice."], [])
 
 
 def test_compare_correlations():
@@ -84,6 +129,8 @@ def test_probe_reads_what_is_there():
     states = torch.randn(200, 10, generator=generator)
     labels = ["a" if x > 0 else "b" for x in states[:, 3]]
     assert r.probe(states[:100], labels[:100], states[100:], labels[100:]) > 0.85
+    with pytest.raises(ValueError):
+        r.probe(states[:100], labels[:100], states[100:], labels[101:])
     other = [random.Random(i).choice("ab") for i in range(200)]
     assert r.probe(states[:100], other[:100], states[100:], other[100:]) < 0.65
 
@@ -130,6 +177,16 @@ def test_principal_components():
     assert (points[1:, 0] - points[:-1, 0]).abs().numpy() == pytest.approx(5, abs=1e-4)
     figure = r.plot_points({"a": points}, ["x", "y"] * 3)
     assert "<svg" in figure._repr_mimebundle_()["text/html"]
+
+
+def test_points_of_every_label_are_drawn():
+    points = {"a": torch.arange(48.0).view(24, 2)}
+    names = [f"label {i}" for i in range(24)]
+    html = r.plot_points({"a": points["a"][:9]}, names[:9]).html()
+    assert all(f">{name}<" in html for name in names[:9])
+    assert all(f">{name}<" in r.plot_points(points, names).html() for name in names)
+    with pytest.raises(ValueError, match="25 labels, and at most 24 can be told apart"):
+        r.plot_points({"a": torch.arange(50.0).view(25, 2)}, [*names, "one more"])
 
 
 def test_replacements(masked_lm, tokenizer):

@@ -317,6 +317,17 @@ def test_heads_fit_any_width():
         assert loss is None and logits.shape == shape
 
 
+def test_a_tokenizer_without_a_limit_has_that_of_bert(tiny):
+    """transformers says 10³⁰ for it, which overflows where a text is cut."""
+    tokenizer = tiny.tokenizer()
+    data = dataset("sentiment", "en", {"train": 4})["train"]
+    assert task_of("sentiment", data, tokenizer).max_length == tokenizer.model_max_length
+    tokenizer.model_max_length = int(1e30)
+    task = task_of("sentiment", data, tokenizer)
+    assert task.max_length == 512 and task_of("sentiment", data, tokenizer, max_length=16).max_length == 16
+    assert len(task.encode([{"sentence": "a " * 900, "label": 0}])[0]["input_ids"]) == 512
+
+
 def test_unknown_task_is_one_sentence(tiny, tokenizer):
     with pytest.raises(ValueError, match="no task 'poetry': give one of sentiment"):
         task_of("poetry", None, tokenizer)

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bertcourse.base.inference import evaluating
+
 LONGEST = 64  # tokens: beyond, neither lines nor squares can be told apart
 SHOWN = 64  # numbers of a vector that are drawn
 PREDICTIONS = 5
@@ -88,15 +90,13 @@ def check_outputs(output: Any, count: int) -> None:
 @contextlib.contextmanager
 def attention_is_kept(model: nn.Module) -> Iterator[None]:
     """Within, attention is computed step by step: faster implementations return no weights. Dropout is off."""
-    before, training = model.config._attn_implementation, {module: module.training for module in model.modules()}
+    before = model.config._attn_implementation
     model.set_attn_implementation("eager")
-    model.eval()
     try:
-        yield
+        with evaluating(model):
+            yield
     finally:
         model.set_attn_implementation(before)
-        for module, mode in training.items():
-            module.training = mode
 
 
 def token_names(tokenizer: Any, ids: list[int]) -> list[str]:
@@ -144,7 +144,7 @@ def predict_masked(model: nn.Module, tokenizer: Any, encoded: Encoded) -> list[d
     names, special = token_names(tokenizer, ids.tolist()), special_mask(tokenizer, ids.tolist())
     for places in torch.arange(len(ids), device=ids.device).split(8):  # all at once would need the memory of n² × vocabulary numbers
         masked = ids.repeat(len(places), 1)
-        masked[range(len(places)), places] = tokenizer.mask_token_id
+        masked.scatter_(1, places[:, None], tokenizer.mask_token_id)
         output = model(**{**{name: value.expand(len(places), -1) for name, value in encoded.items()}, "input_ids": masked})
         logits = output.prediction_logits if "prediction_logits" in output else output.logits
         for row, place in enumerate(places.tolist()):
@@ -162,7 +162,7 @@ def hidden_states(model: nn.Module, tokenizer: Any, text: str) -> tuple[list[str
     states = torch.stack(model.base_model(**encoded, output_hidden_states=True).hidden_states)[:, 0]
     ids = encoded["input_ids"][0].tolist()
     kept = [i for i, special in enumerate(special_mask(tokenizer, ids)) if not special]
-    return token_names(tokenizer, [ids[i] for i in kept]), states[:, kept].float().cpu().numpy()
+    return token_names(tokenizer, [ids[i] for i in kept]), states.float().cpu().numpy()[:, kept]
 
 
 def vector_map(alone: list[tuple[list[str], np.ndarray]]) -> dict[str, Any]:
