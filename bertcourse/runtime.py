@@ -38,6 +38,16 @@ SLOW = {"CPUExecutionProvider": ("SkipLayerNormFusion",)}  # optimisers of ONNX 
 class ModelError(UserError, ValueError):
     "A model that cannot be used as it was asked; one sentence, `en` and `zh`."
 
+def _choose(
+    name: str,
+    choices: Mapping[str, Any],  # by name
+    en: str, zh: str,  # what they are, such as "runtime"
+) -> Any:
+    "One of some choices by its name. `ModelError` for a name that is none of theirs."
+    if name in choices: return choices[name]
+    raise ModelError(f"there is no {en} {name!r}: choose from {', '.join(choices)}",
+                     f"没有名为 {name!r} 的{zh}：请从 {'、'.join(choices)} 中选择")
+
 class Session:
     """An exported model that runs, with ONNX Runtime. Neither torch nor transformers is needed.
 
@@ -113,9 +123,18 @@ class Session:
         self,
         **batch: np.ndarray,  # (batch, n); what the model does not take is left out
     ) -> dict[str, np.ndarray]:  # by the names of the outputs
-        "One forward pass."
-        fed = {name: np.ascontiguousarray(batch[name], np.int64) for name in self.inputs}
-        return dict(zip(self.outputs, self._session.run(None, fed)))
+        "One forward pass. `ModelError` for a batch without one of the model's inputs."
+        return dict(zip(self.outputs, self._session.run(None, self._feed(batch))))
+
+    def _feed(self, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        "Of a batch what the model takes, as the runtimes take it."
+        if missing := [name for name in self.inputs if name not in batch]:
+            raise ModelError(
+                f"{self.path.name} takes {', '.join(self.inputs)}, and the batch has no "
+                f"{', '.join(missing)}: use the model's own tokenizer, or `pad_arrays`",
+                f"{self.path.name} 的输入是 {'、'.join(self.inputs)}，而这一批没有 "
+                f"{'、'.join(missing)}：请用模型自己的分词器，或用 `pad_arrays`")
+        return {name: np.ascontiguousarray(batch[name], np.int64) for name in self.inputs}
 
     def batches(
         self,
@@ -182,9 +201,8 @@ class OpenVino(Session):
         self.outputs = [put.any_name for put in self._model.outputs]
 
     def __call__(self, **batch: np.ndarray) -> dict[str, np.ndarray]:
-        "One forward pass."
-        fed = {name: np.ascontiguousarray(batch[name], np.int64) for name in self.inputs}
-        found = self._request.infer(fed)
+        "One forward pass. `ModelError` for a batch without one of the model's inputs."
+        found = self._request.infer(self._feed(batch))
         return {name: np.array(found[i]) for i, name in enumerate(self.outputs)}
 
 RUNTIMES = {kind.runtime: kind for kind in (Session, OpenVino)}
@@ -192,7 +210,8 @@ RUNTIMES = {kind.runtime: kind for kind in (Session, OpenVino)}
 def providers_of(
     name: str,  # of `PROVIDERS`
 ) -> tuple[str, ...]:  # for `Session`: first choice first
-    "A provider, and those that run what it cannot."
+    "A provider, and those that run what it cannot. `ModelError` for an unknown one."
+    _choose(name, PROVIDERS, "provider", "设备")
     others = ("cuda", "cpu") if name == "tensorrt" else ("cpu",)
     return tuple(dict.fromkeys(PROVIDERS[one] for one in (name, *others)))
 
@@ -201,8 +220,8 @@ def open_session(
     runtime: str = "ort",  # of `RUNTIMES`
     **settings: Any,  # of `Session`
 ) -> Session:
-    "An exported model, ready to run."
-    return RUNTIMES[runtime](path, **settings)
+    "An exported model, ready to run. `ModelError` for an unknown runtime, and as `Session`."
+    return _choose(runtime, RUNTIMES, "runtime", "运行时")(path, **settings)
 
 # %% ../nbs/helpers/runtime.ipynb #folder
 MODEL, ABOUT = "model.onnx", "bertcourse.json"  # the files of an exported model's folder

@@ -63,7 +63,7 @@ def send_request(
     except urllib.error.HTTPError as error: response = error
     with response:
         text = response.read().decode()
-        is_json = "json" in response.headers["Content-Type"]
+        is_json = "json" in response.headers.get("Content-Type", "")  # a plain server may name none
         return response.status, response.headers, json.loads(text) if is_json else text
 
 def wait_until_ready(
@@ -101,24 +101,30 @@ class Service:
         "What it has logged so far."
         return self.log.read_text(encoding="utf-8").splitlines()
 
-    def stop(self) -> int:
-        "Send SIGTERM and wait; returns the exit code."
+    def stop(self, seconds: float = 60) -> int:
+        "Send SIGTERM and wait; SIGKILL to what has not ended by then. Returns the exit code."
         self.process.terminate()
+        try: return self.process.wait(seconds)
+        except subprocess.TimeoutExpired: self.process.kill()
         return self.process.wait()
 
-def _start(words: Sequence[str], folder: Path, port: int, path: str) -> Service:
+def _start(words: Sequence[str], folder: Path, port: int, path: str, seconds: float = 60) -> Service:
+    "A process that answers at a path. Where it does not, it is stopped and the error raised."
     log = folder / f"log-{port}"
     with log.open("w") as file:
         process = subprocess.Popen(list(map(str, words)), cwd=folder, stdout=file, stderr=subprocess.STDOUT)
     service = Service(process, f"http://127.0.0.1:{port}", log)
-    wait_until_ready(service.url + path, process)
+    try: wait_until_ready(service.url + path, process, seconds)
+    except BaseException:  # Ctrl-C, too: nobody else knows the process
+        service.stop(seconds=10)
+        raise
     return service
 
 def start_service(
     model: Path,  # a folder that `bertcourse export` wrote
     *options: str,  # of `bertcourse serve`
 ) -> Service:
-    "Start `bertcourse serve` with one worker, from the moment at which it is ready."
+    "Start `bertcourse serve` with one worker and wait until it is ready. Raises as `wait_until_ready`."
     port = free_port()
     words = [sys.executable, "-m", "bertcourse.app.cli", "serve", model, "--port", port, "--workers", "1"]
     return _start([*words, *options], Path(model).parent, port, "/ready")
@@ -128,7 +134,7 @@ def start_gunicorn(
     folder: Path,  # gets app.py
     workers: int = 1,
 ) -> Service:
-    "Start a WSGI application with gunicorn."
+    "Start a WSGI application with gunicorn and wait until it answers. Raises as `wait_until_ready`."
     (folder / "app.py").write_text(source, encoding="utf-8")
     port = free_port()
     words = [sys.executable, "-m", "gunicorn", "--workers", workers, "--bind", f"127.0.0.1:{port}"]
@@ -162,8 +168,10 @@ def count_model_loads(
     "How often all workers of gunicorn together load a model that a singleton class holds."
     service = start_gunicorn(_SINGLETON, folder, workers)
     end = time.monotonic() + 30
-    while sum(line == "started" for line in service.log_lines()) < workers and time.monotonic() < end: time.sleep(0.1)
-    service.stop()
+    try:
+        while service.log_lines().count("started") < workers and time.monotonic() < end:
+            time.sleep(0.1)
+    finally: service.stop()
     return sum("model loaded" in line for line in service.log_lines())
 
 # %% ../nbs/helpers/services.ipynb #send-all

@@ -108,6 +108,22 @@ def test_a_provider_that_is_not_there_is_refused(tmp_path):
         runtime.Session(saved(tmp_path), providers=["CUDAExecutionProvider", "CPUExecutionProvider"])
 
 
+def test_a_batch_without_an_input_names_it(tmp_path, kind):
+    "The tokenizer of another family, such as DistilBERT's, gives no segments."
+    session = kind(saved(tmp_path), threads=1)
+    with pytest.raises(runtime.ModelError, match="model.onnx takes input_ids, attention_mask, and the batch has no attention_mask") as error:
+        session(input_ids=np.array([[1, 2]]))
+    assert "这一批没有 attention_mask" in error.value.zh
+
+
+def test_unknown_runtimes_and_providers_are_named(tmp_path):
+    with pytest.raises(runtime.ModelError, match="there is no runtime 'foo': choose from ort, openvino") as error:
+        runtime.open_session(saved(tmp_path), "foo")
+    assert "没有名为 'foo' 的运行时" in error.value.zh
+    with pytest.raises(runtime.ModelError, match="there is no provider 'foo': choose from cpu, cuda, tensorrt"):
+        runtime.providers_of("foo")
+
+
 def test_options_reach_the_session(tmp_path):
     session = runtime.Session(saved(tmp_path), threads=3, enable_mem_pattern=False, **{"session.intra_op.allow_spinning": "0"})
     options = session._session.get_session_options()
