@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from .base.atomic import whole_file
+from .base.inference import evaluating, on_device_of
 from .distillation import _attending, interleave
-from .runtime import INPUTS, ModelError, Session
+from .runtime import INPUTS, ModelError, Session, _choose
 
 # %% auto #0
 __all__ = ['FUSED', 'example', 'export', 'operators', 'opset_of', 'Parity', 'cases', 'reference', 'verify', 'ratios', 'fuse',
@@ -41,11 +42,13 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _for_export(model: nn.Module, attention: str) -> Iterator[None]:
-    "In eval mode, with the given attention, and as before when it is done."
-    mode = model.training
+    """On the CPU, in eval mode, with the given attention, and as before when it is done.
+
+    The example that the exporter traces is on the CPU, and a file needs no device."""
+    device = next((weight.device for weight in model.parameters()), torch.device("cpu"))
     try:
-        with _attending([model.eval()], attention): yield
-    finally: model.train(mode)
+        with evaluating(model.cpu()), _attending([model], attention): yield
+    finally: model.to(device)
 
 def example(
     model: nn.Module,
@@ -73,13 +76,15 @@ def export(
 ) -> Path:
     """A model as one ONNX file that takes any batch and any length. The model itself stays as it was.
 
-    Written to a temporary name, then renamed. `ModelError` for an architecture that the exporter cannot follow.
+    Exported on the CPU, wherever the model is. Written to a temporary name, then renamed. `ModelError` for an architecture that
+    the exporter cannot follow.
     """
     path, given = Path(path), example(model, names)
-    with torch.no_grad(): outs = [name for name, value in model(**given).items() if isinstance(value, Tensor)]
-    common: dict[str, Any] = dict(input_names=list(given), output_names=outs, opset_version=opset)
     try:
         with whole_file(path) as partial, _for_export(model, attention), _quiet():
+            with torch.no_grad(): found = model(**given)
+            outs = [name for name, value in found.items() if isinstance(value, Tensor)]
+            common: dict[str, Any] = dict(input_names=list(given), output_names=outs, opset_version=opset)
             if legacy:
                 axes = {name: {0: "batch", 1: "sequence"} for name in (*given, *(outs if outs != ["logits"] else ()))}
                 torch.onnx.export(model, (), partial, kwargs=given, dynamic_axes={"logits": {0: "batch"}} | axes, dynamo=False, **common)
@@ -269,9 +274,17 @@ class Calibration:
         batches: Iterable[Mapping[str, np.ndarray]],  # padded, all of the same length for "entropy"
         inputs: Iterable[str] = INPUTS,  # those that the model takes
     ):
-        self.batches = [{name: batch[name] for name in inputs} for batch in batches]
+        names = tuple(inputs)
+        self.batches = [self._only(batch, names) for batch in batches]
         if not self.batches: raise ValueError("no calibration data: give at least one batch")
         self.rewind()
+
+    @staticmethod
+    def _only(batch: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
+        "Of a batch what the model takes. `ValueError` where that is not there."
+        if missing := [name for name in names if name not in batch]:
+            raise ValueError(f"a batch has {', '.join(batch)}, and no {', '.join(missing)}: give it, or leave it out of inputs=")
+        return {name: batch[name] for name in names}
 
     def rewind(self) -> None: self._rest = iter(self.batches)
 
@@ -294,14 +307,20 @@ def quantize(
     operators: Sequence[str] = ("MatMul", "Gemm", "Gather"),
     reduce_range: bool = False,  # weights in 7 bits, for processors without VNNI
 ) -> Path:
-    """Weights in 8 bits: dynamic quantisation, or static with calibration data (QDQ). `ModelError` where the quantiser fails.
+    """Weights in 8 bits: dynamic quantisation, or static with calibration data (QDQ).
+
+    `ModelError` for unknown `weights` and `method`, and where the quantiser fails.
 
     Products of two activations, as in attention, stay in FP32. Written to a temporary name, then renamed.
     """
     from onnxruntime import quantization as q
     kinds = {"int8": q.QuantType.QInt8, "uint8": q.QuantType.QUInt8}
+    methods = {"minmax": q.CalibrationMethod.MinMax, "entropy": q.CalibrationMethod.Entropy,
+               "percentile": q.CalibrationMethod.Percentile}
+    kind = _choose(weights, kinds, "type of weights", "权重类型")
+    how = _choose(method, methods, "method of calibration", "校准方法")
     target = Path(target)
-    given: dict[str, Any] = dict(weight_type=kinds[weights], per_channel=per_channel,
+    given: dict[str, Any] = dict(weight_type=kind, per_channel=per_channel,
                                  reduce_range=reduce_range, op_types_to_quantize=list(operators))
     try:
         model = _plain(source)
@@ -309,10 +328,8 @@ def quantize(
             if calibration is None: q.quantize_dynamic(model, partial, **given)
             else:
                 calibration.rewind()
-                methods = {"minmax": q.CalibrationMethod.MinMax, "entropy": q.CalibrationMethod.Entropy,
-                           "percentile": q.CalibrationMethod.Percentile}
                 q.quantize_static(model, partial, calibration, quant_format=q.QuantFormat.QDQ, activation_type=q.QuantType.QUInt8,
-                                  calibrate_method=methods[method], nodes_to_exclude=_of_activations(model), **given)
+                                  calibrate_method=how, nodes_to_exclude=_of_activations(model), **given)
     except Exception as error:
         why = str(error).strip().partition("\n")[0][:200]
         raise ModelError(f"{Path(source).name} cannot be quantised ({why})", f"{Path(source).name} 无法量化（{why}）") from error
@@ -342,7 +359,7 @@ def bound(
     "A session with its inputs and outputs bound to a device. ONNX Runtime then copies nothing on the way; here and back is still copied."
     def run(**batch: np.ndarray) -> dict[str, np.ndarray]:
         binding = session._session.io_binding()
-        for name in session.inputs: binding.bind_ortvalue_input(name, _ortvalue(batch[name], device))
+        for name, values in session._feed(batch).items(): binding.bind_ortvalue_input(name, _ortvalue(values, device))
         for name in session.outputs: binding.bind_output(name, device)
         session._session.run_with_iobinding(binding)
         return dict(zip(session.outputs, binding.copy_outputs_to_cpu()))
@@ -350,7 +367,7 @@ def bound(
 
 def _ortvalue(values: np.ndarray, device: str) -> Any:
     import onnxruntime as ort
-    return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(values, np.int64), device, 0)
+    return ort.OrtValue.ortvalue_from_numpy(values, device, 0)
 
 # %% ../nbs/helpers/deployment.ipynb #peak
 def peaks(
@@ -382,53 +399,117 @@ def _product(operator: str, size: int, threads: int) -> Callable[[], Any]:
     return lambda: session.run(None, {"x": x})
 
 # %% ../nbs/helpers/deployment.ipynb #prune
+def _numbers_of(
+    numbers: Iterable[int],  # of layers or heads, counted from 0
+    count: int,  # how many there are
+    owner: str, what: str,  # for the message, such as "layer 3" and "head"
+) -> set[int]:
+    "The numbers as a set. `ValueError` for one that is not there."
+    found = set(numbers)
+    if unknown := sorted(found - {*range(count)}):
+        raise ValueError(f"{owner} has no {what} {unknown[0]}: it has {what}s 0 to {count - 1}")
+    return found
+
+@contextlib.contextmanager
+def _gated(
+    model: nn.Module,
+    gates: Tensor,  # (layers, batch, heads)
+) -> Iterator[None]:
+    "Within the block the output of each head is multiplied by its gate, example by example."
+    def multiply_by(gate: Tensor) -> Callable:
+        def hook(module: nn.Module, args: tuple) -> tuple:
+            by_head = args[0].unflatten(-1, (gate.shape[-1], -1))  # (batch, n, heads, d_k)
+            return ((by_head * gate[:, None, :, None]).flatten(-2),)
+        return hook
+    layers = model.base_model.encoder.layer
+    hooks = [layer.attention.output.dense.register_forward_pre_hook(multiply_by(gate))
+             for layer, gate in zip(layers, gates, strict=True)]
+    try: yield
+    finally:
+        for hook in hooks: hook.remove()
+
+def _heads_of(model: nn.Module) -> list[int]:
+    "How many heads each layer has; layers that were pruned have fewer than the configuration says."
+    return [layer.attention.self.num_attention_heads for layer in model.base_model.encoder.layer]
+
 def head_importance(
     model: nn.Module,  # of the BERT family in transformers, with a head that gives a loss
     batches: Iterable[Mapping[str, Tensor]],  # with labels
-) -> Tensor:  # (layers, heads)
-    "|∂loss/∂gate| of a gate at 1 on the output of each head, summed over batches (Michel et al. 2019, §4.1)."
-    heads, dense = model.config.num_attention_heads, [layer.attention.output.dense for layer in model.base_model.encoder.layer]
-    gates = [torch.ones(heads, requires_grad=True) for _ in dense]
-    def gated(gate): return lambda module, args: ((args[0].unflatten(-1, (heads, -1)) * gate[:, None]).flatten(-2),)
-    hooks = [module.register_forward_pre_hook(gated(gate)) for module, gate in zip(dense, gates)]
-    total, mode = torch.zeros(len(dense), heads), model.training
-    try:
-        model.eval()
-        for batch in batches: total += torch.stack(torch.autograd.grad(model(**batch).loss, gates)).abs()
-    finally:
-        for hook in hooks: hook.remove()
-        model.train(mode)
-    return total
+    each: str = "example",  # or "batch": whose gradients get an absolute value
+) -> Tensor:  # (layers, heads), on the CPU
+    """How much the loss depends on each head: the mean of |∂loss/∂gate| of a gate at 1 on its output.
+
+    With "example" the mean is over examples, as in Michel et al. 2019, §4.1, and does not depend on
+    the batches. An example's loss is its share of the batch's, which must be a mean over examples;
+    where it is a mean over tokens, an example counts by its tokens. With "batch" the gradient is
+    that of a batch's mean loss: one absolute value for each batch, in which examples of opposite
+    sign cancel. Before layers are compared, the paper also divides by the norm of each layer's
+    values; that is left out here.
+    `ValueError` for another `each`, no batch, and layers with different numbers of heads.
+    """
+    if each not in ("example", "batch"): raise ValueError(f"each must be 'example' or 'batch', not {each!r}")
+    if len(counts := {*_heads_of(model)}) > 1:
+        raise ValueError(f"the layers have {', '.join(map(str, sorted(counts)))} heads: their importance is no table")
+    total, count = torch.zeros(len(_heads_of(model)), *counts), 0
+    with evaluating(model):
+        for batch in batches:
+            slopes = _slopes(model, on_device_of(model, batch))  # (layers, examples, heads)
+            if each == "batch": slopes = slopes.mean(1, keepdim=True)
+            total, count = total + slopes.abs().sum(1), count + slopes.shape[1]
+    if not count: raise ValueError("no batch: give at least one")
+    return total / count
+
+def _slopes(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:  # (layers, batch, heads), on the CPU
+    "Derivatives of each example's loss with respect to the gates of its own heads."
+    size, heads = len(next(iter(batch.values()))), _heads_of(model)
+    gates = torch.ones(len(heads), size, heads[0], device=model.device, dtype=model.dtype, requires_grad=True)
+    with torch.enable_grad(), _gated(model, gates): loss = model(**batch).loss
+    slopes = torch.autograd.grad(loss, gates)[0]
+    return size * slopes.float().cpu()  # the loss is the mean of the examples' losses
 
 def _cut(linear: nn.Linear, keep: Tensor, dim: int) -> nn.Linear:
+    "A layer with some rows (dim 0) or columns (dim 1) of the weight, on its device, in its precision."
+    keep = keep.to(linear.weight.device)
     weight, bias = linear.weight.data.index_select(dim, keep), linear.bias.data if dim else linear.bias.data[keep]
-    made = nn.Linear(weight.shape[1], weight.shape[0])
+    made = nn.Linear(weight.shape[1], weight.shape[0]).to(weight)
     made.weight.data.copy_(weight), made.bias.data.copy_(bias)
-    return made
+    return made.train(linear.training).requires_grad_(linear.weight.requires_grad)
 
 def prune_heads(
     model: nn.Module,  # of the BERT family; it is changed
-    heads: Mapping[int, Iterable[int]],  # layer → its heads that go, counted from 0
+    heads: Mapping[int, Iterable[int]],  # layer → its heads that go, counted from 0 among those that it has now
 ) -> nn.Module:
-    "Take heads out: their rows of query, key and value, their columns of the output. ValueError when a layer would keep none."
-    for number, gone in heads.items():
-        attention, count = model.base_model.encoder.layer[number].attention, model.config.num_attention_heads
-        stay = [h for h in range(count) if h not in {*gone}]
-        if not stay: raise ValueError(f"layer {number} would have no head left: prune the layer instead")
-        size = attention.self.attention_head_size
-        keep = torch.tensor([h * size + i for h in stay for i in range(size)])
-        for name in ("query", "key", "value"): setattr(attention.self, name, _cut(getattr(attention.self, name), keep, 0))
-        attention.output.dense = _cut(attention.output.dense, keep, 1)
-        attention.self.num_attention_heads, attention.self.all_head_size = len(stay), len(keep)
+    """Take heads out: their rows of query, key and value, their columns of the output.
+
+    The matrices then no longer have the shapes of the model's configuration: what `save_pretrained` writes cannot be loaded
+    again. Keep the model with `export`.
+    Raises `ValueError` for a layer or head that is not there and when a layer would keep none; the model is then as it was.
+    """
+    counts = _heads_of(model)
+    _numbers_of(heads, len(counts), "the model", "layer")
+    gone = {number: _numbers_of(some, counts[number], f"layer {number}", "head") for number, some in heads.items()}
+    for number, some in gone.items():
+        if len(some) == counts[number]: raise ValueError(f"layer {number} would have no head left: prune the layer instead")
+    for number, some in gone.items():
+        _keep_heads(model.base_model.encoder.layer[number].attention, [h for h in range(counts[number]) if h not in some])
     return model
+
+def _keep_heads(attention: nn.Module, stay: Sequence[int]) -> None:
+    "Of a layer's heads only some, in this order."
+    size = attention.self.attention_head_size
+    keep = torch.tensor([h * size + i for h in stay for i in range(size)])
+    for name in ("query", "key", "value"): setattr(attention.self, name, _cut(getattr(attention.self, name), keep, 0))
+    attention.output.dense = _cut(attention.output.dense, keep, 1)
+    attention.self.num_attention_heads, attention.self.all_head_size = len(stay), len(keep)
 
 def prune_layers(
     model: nn.Module,  # of the BERT family; it is changed
     gone: Iterable[int],  # layers that go, counted from 0
 ) -> nn.Module:
-    "Take whole layers out. ValueError when none would stay."
+    "Take whole layers out. `ValueError` for one that is not there, and when none would stay."
     layers = model.base_model.encoder.layer
-    stay = [layer for i, layer in enumerate(layers) if i not in {*gone}]
+    gone = _numbers_of(gone, len(layers), "the model", "layer")
+    stay = [layer for i, layer in enumerate(layers) if i not in gone]
     if not stay: raise ValueError("no layer would be left: keep at least one")
     model.base_model.encoder.layer, model.config.num_hidden_layers = nn.ModuleList(stay), len(stay)
     return model

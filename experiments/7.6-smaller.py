@@ -75,7 +75,7 @@ def without_heads(made: dict, count: int, which: str, seed: int):
     "A copy of the model without some of its heads; each layer keeps one."
     task, model = made["task"], made["model"]
     rows = [row for lang in CONFIG["langs"] for row in made["rows"]["validation"][lang]]
-    importance = head_importance(model, [task.collate(rows[i:i + 64]) for i in range(0, len(rows), 64)])
+    importance = head_importance(model, [task.collate(rows[i:i + 64]) for i in range(0, len(rows), 64)], each="batch")
     layers, heads = importance.shape
     order = importance.flatten().argsort(descending=which == "most important").tolist()
     if which == "random":

@@ -147,6 +147,15 @@ def test_what_cannot_be_exported_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_model_that_cannot_run_is_named(tmp_path):
+    "Whatever goes wrong in the model itself is a `ModelError`, too."
+    model = network().requires_grad_(False)
+    model.bert.embeddings.word_embeddings = torch.nn.Embedding(3, 24)
+    with pytest.raises(ModelError, match="BertForSequenceClassification cannot be exported"):
+        export(model.train(), tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir()) and model.training
+
+
 def test_a_failing_export_keeps_the_old_file(tmp_path, plain, monkeypatch):
     target = tmp_path / "model.onnx"
     target.write_bytes(b"old")
@@ -286,6 +295,27 @@ def test_calibration_can_be_read_again(tmp_path, plain):
         Calibration([])
 
 
+def test_inputs_of_a_calibration_may_be_an_iterator():
+    names = (name for name in ("input_ids", "attention_mask"))
+    assert [set(batch) for batch in Calibration(some_batches(3), names).batches] == [{"input_ids", "attention_mask"}] * 3
+
+
+def test_a_calibration_without_an_input_names_it():
+    batches = [{name: values for name, values in batch.items() if name != "token_type_ids"} for batch in some_batches(2)]
+    with pytest.raises(ValueError, match="a batch has input_ids, attention_mask, and no token_type_ids"):
+        Calibration(batches)
+
+
+@pytest.mark.parametrize("how, said", [
+    ({"weights": "int4"}, "there is no type of weights 'int4': choose from int8, uint8"),
+    ({"method": "mean"}, "there is no method of calibration 'mean': choose from minmax, entropy, percentile"),
+])  # fmt: skip
+def test_another_way_to_quantise_is_refused(tmp_path, plain, how, said):
+    with pytest.raises(ModelError, match=said) as error:
+        quantize(plain[1], tmp_path / "small.onnx", **how)
+    assert "请从" in error.value.zh and not list(tmp_path.iterdir())
+
+
 def test_a_file_that_cannot_be_quantised(tmp_path):
     (tmp_path / "bad.onnx").write_bytes(b"nothing")
     (tmp_path / "out.onnx").write_bytes(b"old")
@@ -357,18 +387,61 @@ def gated(model, gates):
             hook.remove()
 
 
-def test_importance_is_the_slope_of_the_loss():
+LABELS = torch.tensor([0, 1, 2, 0])
+
+
+def labelled(*rows):
+    "A batch of some of four rows."
+    batch = {name: torch.from_numpy(v) for name, v in some_batches(1)[0].items()} | {"labels": LABELS}
+    return {name: value[list(rows)] for name, value in batch.items()}
+
+
+@pytest.mark.parametrize("layer, head", [(0, 0), (0, 2), (1, 1)])
+def test_importance_is_the_slope_of_each_examples_loss(layer, head):
+    "By finite differences: the mean over examples of |slope|, or |slope of their mean|."
     model = network().double()
-    batch = {name: torch.from_numpy(v) for name, v in some_batches(1)[0].items()} | {"labels": torch.tensor([0, 1, 2, 0])}
-    found = deployment.head_importance(model, [batch])
-    for layer, head in [(0, 0), (0, 2), (1, 1)]:
-        losses = []
-        for step in (1e-4, -1e-4):
-            gates = torch.ones(2, 3, dtype=torch.float64)
-            gates[layer, head] += step
-            losses.append(gated(model, gates).loss.item())
-        assert found[layer, head].item() == pytest.approx(abs(losses[0] - losses[1]) / 2e-4, rel=1e-3)
-    assert not model.training and not any(layer.attention.output.dense._forward_pre_hooks for layer in model.bert.encoder.layer)
+    losses = []
+    for step in (1e-4, -1e-4):
+        gates = torch.ones(2, 3, dtype=torch.float64)
+        gates[layer, head] += step
+        losses.append(torch.nn.functional.cross_entropy(gated(model, gates).logits, LABELS, reduction="none"))
+    slopes = (losses[0] - losses[1]) / 2e-4
+    assert slopes.min() < 0 < slopes.max(), "signs differ, or the two would be the same"
+    whole = [labelled(0, 1, 2, 3)]
+    assert deployment.head_importance(model, whole)[layer, head].item() == pytest.approx(slopes.abs().mean().item(), rel=1e-3)
+    assert deployment.head_importance(model, whole, each="batch")[layer, head].item() == pytest.approx(slopes.mean().abs().item(), rel=1e-3)
+
+
+def test_importance_does_not_depend_on_the_batches():
+    model = network()
+    whole = deployment.head_importance(model, [labelled(0, 1, 2, 3)])
+    for batches in ([labelled(i) for i in range(4)], [labelled(3, 1), labelled(0), labelled(2)]):
+        torch.testing.assert_close(deployment.head_importance(model, batches), whole)
+    apart = deployment.head_importance(model, [labelled(i) for i in range(4)], each="batch")
+    torch.testing.assert_close(apart, whole)  # batches of one
+    assert not torch.allclose(deployment.head_importance(model, [labelled(0, 1, 2, 3)], each="batch"), whole, rtol=0.1)
+
+
+def test_importance_leaves_the_model_as_it_was():
+    model = network(hidden_dropout_prob=0.5).train()
+    model.bert.embeddings.eval()
+    first, second = (deployment.head_importance(model, iter([labelled(0, 1)])) for _ in range(2))
+    assert torch.equal(first, second), "without dropout"
+    assert model.training and model.bert.encoder.training and not model.bert.embeddings.training
+    assert not any(layer.attention.output.dense._forward_pre_hooks for layer in model.bert.encoder.layer)
+    assert all(weight.grad is None for weight in model.parameters())
+
+
+def test_importance_of_what_cannot_be_measured():
+    with pytest.raises(ValueError, match="no batch"):
+        deployment.head_importance(network(), [])
+    with pytest.raises(ValueError, match="each must be 'example' or 'batch', not 'token'"):
+        deployment.head_importance(network(), [labelled(0)], each="token")
+    uneven = deployment.prune_heads(network(), {0: [1]})
+    with pytest.raises(ValueError, match="the layers have 2, 3 heads"):
+        deployment.head_importance(uneven, [labelled(0)])
+    even = deployment.prune_heads(uneven, {1: [0]})
+    assert deployment.head_importance(even, [labelled(0)]).shape == (2, 2)
 
 
 def test_pruned_heads_are_heads_at_zero(tmp_path):
@@ -394,3 +467,60 @@ def test_pruned_layers_are_gone(tmp_path):
         assert compared(pruned, export(pruned, tmp_path / "model.onnx", LONGEST, **how)).ok
     with pytest.raises(ValueError, match="keep at least one"):
         deployment.prune_layers(model, [0])
+
+
+def test_heads_of_a_pruned_layer_are_counted_anew():
+    model = network()
+    with torch.no_grad():
+        expected = gated(model, torch.tensor([[0.0, 1, 0], [1, 1, 1]])).logits
+        batch = {name: torch.from_numpy(v) for name, v in some_batches(1)[0].items()}
+        twice = deployment.prune_heads(deployment.prune_heads(copy.deepcopy(model), {0: iter([0])}), {0: [1]})
+        torch.testing.assert_close(twice(**batch).logits, expected)
+    with pytest.raises(ValueError, match="layer 0 would have no head left"):
+        deployment.prune_heads(twice, {0: [0]})
+
+
+@pytest.mark.parametrize("heads, said", [
+    ({0: [3]}, "layer 0 has no head 3: it has heads 0 to 2"), ({1: [0], 0: [-1]}, "layer 0 has no head -1"),
+    ({2: [0]}, "the model has no layer 2: it has layers 0 to 1"), ({0: [1], -1: [0]}, "the model has no layer -1"),
+    ({0: [0], 1: [0, 1, 2]}, "layer 1 would have no head left"),
+])  # fmt: skip
+def test_heads_that_are_not_there_are_refused(heads, said):
+    "And nothing is cut before."
+    model = network()
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    with pytest.raises(ValueError, match=said):
+        deployment.prune_heads(model, heads)
+    torch.testing.assert_close(dict(model.state_dict()), before)
+
+
+def test_layers_may_come_from_an_iterator():
+    model = deployment.prune_layers(network(num_hidden_layers=4), iter([1, 3]))
+    assert len(model.bert.encoder.layer) == model.config.num_hidden_layers == 2
+    kept = network(num_hidden_layers=4).bert.encoder.layer
+    for layer, place in zip(model.bert.encoder.layer, (0, 2), strict=True):
+        torch.testing.assert_close(layer.state_dict(), kept[place].state_dict())
+
+
+@pytest.mark.parametrize("gone", [[2], [0, 7], [-1]])
+def test_layers_that_are_not_there_are_refused(gone):
+    model = network()
+    with pytest.raises(ValueError, match=f"the model has no layer {gone[-1]}: it has layers 0 to 1"):
+        deployment.prune_layers(model, gone)
+    assert len(model.bert.encoder.layer) == 2
+
+
+def test_what_is_cut_keeps_precision_mode_and_whether_it_is_trained():
+    model = network().to(torch.bfloat16).train()
+    model.bert.encoder.layer[0].attention.self.query.requires_grad_(False)
+    attention = deployment.prune_heads(model, {0: [1]}).bert.encoder.layer[0].attention
+    assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16} and all(m.training for m in model.modules())
+    assert not attention.self.query.weight.requires_grad and attention.self.key.weight.requires_grad
+
+
+def test_a_pruned_model_cannot_be_loaded_again(tmp_path):
+    "As `prune_heads` says; the file of `export` can (`test_pruned_layers_are_gone`)."
+    model = deployment.prune_heads(network(), {0: [1]})
+    model.save_pretrained(tmp_path)
+    with pytest.raises(RuntimeError):
+        AutoModelForSequenceClassification.from_pretrained(tmp_path)
