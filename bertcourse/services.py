@@ -223,7 +223,7 @@ def plot_latencies(
     with style():
         for ax, (title, responses) in zip(axs[0], runs.items()):
             for status in sorted({response.status for response in responses}):
-                colour, marker = styles[status]
+                colour, marker = styles.get(status, ("#7f7f7f", "s"))  # another one: a grey square
                 points = [(response.sent, response.ms) for response in responses if response.status == status]
                 ax.plot(*zip(*points), marker, color=colour, markersize=4, label=str(status))
             dress(ax, xlabel="sent, s", title=title)

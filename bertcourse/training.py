@@ -5,7 +5,7 @@
 # %% ../nbs/helpers/training.ipynb #exports-imports
 from __future__ import annotations
 
-import functools, inspect, json, math, os, pickle, random, shutil, sys, time, warnings, zipfile, zlib
+import contextlib, functools, inspect, json, math, os, pickle, random, shutil, sys, time, warnings, zipfile, zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -534,6 +534,7 @@ def fit(
 ) -> History:
     """Train a model in place. It is left in evaluation mode, with the last weights, or the best if there is `patience`.
 
+    It is trained on the accelerator's device, a GPU where there is one, and comes back to the device where it was.
     Same seed, same weights, to the last bit; a run resumed on the same machine likewise. One that was paused before an
     evaluation begins with that evaluation. Raises `NonFiniteLoss`; `FileExistsError` when `out` holds a run and `resume`
     is not set; `ValueError` and `TypeError` for wrong settings.
@@ -542,7 +543,7 @@ def fit(
     _check(SimpleNamespace(**given))
     settings = {name: _named(given[name]) for name in _SETTINGS}
     work = Work(collate, loss, items, precision, seed)
-    main, device = work.accelerator.is_main_process, work.accelerator.device
+    main, device, home = work.accelerator.is_main_process, work.accelerator.device, next(model.parameters()).device
     _check_parts(model, accumulate, work.accelerator.num_processes)
     optimizer = _optimizer(model.to(device), optimizer) or make_optimizer(model, lr, weight_decay, betas, eps)
     state = State(model, optimizer, None, work, callbacks)
@@ -583,7 +584,7 @@ def fit(
             save_checkpoint(state, settings, out)
 
     model.train()
-    with _bar(progress and main, state.step, total) as bar:
+    with _bar(progress and main, state.step, total) as bar, _returning(model, home):
         seen = not bar.disable
         if state.evaluation_due: finish_step(resumed=True)
         for batch in _stream(train, batch_size, seed, state.epoch, state.position, going):
@@ -619,6 +620,12 @@ def fit(
 # %% ../nbs/helpers/training.ipynb #fit-parts
 _SETTINGS = ("lr", "warmup", "schedule", "weight_decay", "clip", "batch_size", "accumulate", "collate", "loss", "items",
              "metrics", "better", "patience", "eval_every", "betas", "eps", "callbacks", "seed")
+
+@contextlib.contextmanager
+def _returning(model: nn.Module, home: torch.device) -> Iterator[None]:
+    "Move the model back in the end, also after Ctrl-C: what a notebook feeds it afterwards lies where it was before."
+    try: yield
+    finally: model.to(home)
 
 def _named(value: Any) -> Any:
     "A setting as JSON can hold it: functions and objects by name."

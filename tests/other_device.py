@@ -37,12 +37,25 @@ class Remote(Tensor):
         "PyTorch copies to the CPU for this, but not for a class of ours."
         return self.inner.tolist()
 
+    def __getitem__(self, key: Any) -> Any:
+        return super().__getitem__(_with_tensors(key))
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        super().__setitem__(_with_tensors(key), value)
+
     def __repr__(self) -> str:
         return f"Remote({self.inner!r})"
 
     @classmethod
     def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
         return dispatch(function, args, kwargs or {})
+
+
+def _with_tensors(key: Any) -> Any:
+    "An index with tensors of the CPU for lists: PyTorch would make theirs on the other device, below the dispatcher."
+    if isinstance(key, tuple):
+        return tuple(map(_with_tensors, key))
+    return torch.tensor(list(key)) if isinstance(key, (list, range)) else key
 
 
 class _Watching(TorchDispatchMode):

@@ -8,13 +8,13 @@ import math
 from collections import defaultdict
 from pathlib import Path
 
-import devices
 import numpy as np
 import pytest
 import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from other_device import on_other_device
 from torch import nn
 
 from bertcourse.assets import asset
@@ -645,25 +645,13 @@ def test_fillers(models):
 def shipped():
     "The model that comes with the course, twice: on the CPU and, in this test, on another device."
     here, there = (BertForPreTraining.from_pretrained(asset("tiny-bert"), attn_implementation="eager").eval() for _ in range(2))
-    with devices.OtherDevice():
-        yield here, devices.move(there)
-
-
-def test_another_device_is_another_device(shipped):
-    here, there = shipped
-    ids = torch.tensor([TOKENIZER("my dog")["input_ids"]])
-    with torch.no_grad():
-        found = there(ids.to(there.device)).prediction_logits
-        assert there.device == found.device == devices.OTHER != here.device
-        assert torch.equal(found.to("cpu"), here(ids).prediction_logits)
-        for wrong in (lambda: there(ids), lambda: found + torch.ones(1)):
-            with pytest.raises(RuntimeError, match="two devices"):
-                wrong()
+    with on_other_device(there):
+        yield here, there
 
 
 @pytest.mark.parametrize("ask, arguments", [(fillers, ["Anna [MASK] in [MASK].", 4]), (pseudo_perplexity, ["My dog is hairy."]), (count_known_facts, [])])
 def test_a_model_on_another_device_is_asked_there(shipped, ask, arguments):
-    """`fit` leaves a model on the GPU, if there is one."""
+    """While `fit` trains, the model is on the GPU, if there is one."""
     here, there = (ask(model, TOKENIZER, *arguments) for model in shipped)
     assert here == there
 

@@ -88,3 +88,8 @@ def test_an_answer_without_a_content_type_is_text():
         finally:
             server.shutdown()
     assert (status, headers.get("Content-Type"), answer) == (200, None, '{"status": "alive"}')
+
+
+def test_an_answer_of_any_status_is_drawn():
+    figure = services.plot_latencies({"a": [services.Response(200, 0.0, 1.0, None), services.Response(418, 0.1, 2.0, None)]})
+    assert ">200<" in figure.picture and ">418<" in figure.picture

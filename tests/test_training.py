@@ -1,5 +1,6 @@
 """The training loop: the same step however it is cut, the same run however it is interrupted, and clear complaints."""
 
+import contextlib
 import io
 import json
 import math
@@ -921,3 +922,34 @@ def test_the_random_state_of_an_apple_gpu_is_kept(monkeypatch):
     apple.state = None
     training._set_random_states(kept)  # resumed on another machine: the generator that there is not stays alone
     assert apple.state is None
+
+
+class Moved(nn.Linear):
+    "Counts where it is moved to."
+
+    def to(self, device):
+        self.moves = [*getattr(self, "moves", []), torch.device(device)]
+        return self
+
+
+def squares(model, batch):
+    return model(batch["x"]).square().mean()
+
+
+@pytest.mark.parametrize("fault", [None, KeyboardInterrupt])
+def test_a_model_comes_back_to_where_it_was(fault):
+    "Also when the training is interrupted: the next cell of a notebook has its inputs there."
+    model = Moved(2, 1)
+
+    class Away(Callback):
+        def on_step_end(self, state):
+            assert model.moves == [home]
+            if fault:
+                raise fault
+
+    home = next(model.parameters()).device
+    rows = [{"x": torch.ones(2)}] * 4
+    with pytest.raises(fault) if fault else contextlib.nullcontext():
+        fit(model, rows, steps=1, batch_size=2, loss=squares, items=lambda batch: len(batch["x"]), progress=False, callbacks=[Away()],
+            collate=lambda rows: {"x": torch.stack([row["x"] for row in rows])})  # fmt: skip
+    assert model.moves == [home, home]  # to the accelerator's device, which is the same here, and back

@@ -275,8 +275,11 @@ def count_steps(settings: Mapping[str, Any], rows: int) -> int:
 
 def train(spec: FinetuneSpec, plan: Plan, folder: RunFolder, reporter: Reporter) -> Any:  # a History
     """Fine-tune, from the newest checkpoint on if there is one. Raises `UserError` for what a user can fix."""
+    from accelerate import Accelerator
+
     from bertcourse.finetuning import FGM, PGD, layerwise
     from bertcourse.training import fit
+    plan.model.to(Accelerator().device)  # where it stays for the scores afterwards: `fit` moves a model back to where it was
     s, task, dev, stop = spec.settings, plan.task, plan.data.splits["dev"], folder.stop
     attacks = {"fgm": [FGM], "pgd": [PGD]}.get(s["adversarial"], [])
     optimizer = layerwise(plan.lr, s["llrd"], s["weight_decay"]) if s["llrd"] else None

@@ -349,11 +349,14 @@ def pretrain_in(folder: RunFolder, spec: PretrainSpec, text: Text | None, report
 
 def train(recipe: Recipe, tokenizer: Any, pieces: Any, scores: Scores, folder: RunFolder, reporter: Reporter) -> tuple[Any, Any]:
     """The model and its `History`, from the newest checkpoint on if there is one. Raises `UserError` for what a user can fix."""
+    from accelerate import Accelerator
+
     from bertcourse import pretraining
     with training_errors(recipe.lr, folder.best, folder.stop):
-        return pretraining.pretrain(
+        model, history = pretraining.pretrain(
             recipe, tokenizer, pieces, out=folder.training, resume=True, metrics=scores, progress=reporter.progress,
             callbacks=[folder.stop, EvaluationReport(recipe, reporter)], save_every=save_interval(recipe.steps), pause=folder.stop)
+    return model.to(Accelerator().device), history  # the last scores need it as much as the training did
 
 
 def pretrain(
