@@ -249,7 +249,7 @@ def test_a_question_without_a_place_for_its_answer_is_left_out_and_said(data, tm
     train = tmp_path / "train.json"
     train.write_text(json.dumps(rows), encoding="utf-8")
     code, _, err = call("--task", "qa", "--train", train, "--dev", file_of(data["qa"], "--dev"), *FAST[:-1], "--out", tmp_path / "m")
-    assert code == 0 and "1 question left out of training: the tokenizer gives no piece for the answer" in err
+    assert code == 0 and "1 question left out of training: the tokenizer gives no token for the answer" in err
 
 
 def test_a_part_of_the_training_file_is_held_out(data, tmp_path):
