@@ -5,7 +5,7 @@
 # %% ../nbs/helpers/cloze.ipynb #imports
 from __future__ import annotations
 
-import contextlib, itertools, math, random
+import itertools, math, random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .base.inference import evaluating
 from .corpus import SCENES, Document, Sentence, Word, documents, link
 
 # %% auto #0
@@ -87,7 +88,7 @@ def ask(
     "Run the model over inputs with one word hidden. Leaves the model in the mode it was in."
     answers: list[Any] = [None] * len(asked)
     order = sorted(range(len(asked)), key=lambda i: len(asked[i][0].ids))
-    with _evaluating(model):
+    with evaluating(model), torch.no_grad():
         for start in range(0, len(order), batch_size):
             chunk = order[start:start + batch_size]
             questions = [asked[i][0].question(mask_id, asked[i][1]) for i in chunk]
@@ -105,16 +106,6 @@ def _batch(ids: Sequence[Sequence[int]], segments: Sequence[Sequence[int]], devi
     for r, (row, segment) in enumerate(zip(ids, segments)):
         for name, values in zip(batch, (row, segment, [1] * len(row))): batch[name][r, :len(row)] = torch.tensor(values)
     return {name: tensor.to(device) for name, tensor in batch.items()}
-
-@contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    "Without dropout and gradients; then every module is in the mode it was in."
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad(): yield
-    finally:
-        for module, mode in modes: module.training = mode
 
 # %% ../nbs/helpers/cloze.ipynb #recall
 def recall(
@@ -202,7 +193,7 @@ def follows(
     "Next sentence prediction on `halves`. Leaves the model in the mode it was in."
     pairs = [(_pair(a, b, tokenizer), label) for a, b, label in halves(docs, seed)]
     right, order = [False] * len(pairs), sorted(range(len(pairs)), key=lambda i: len(pairs[i][0][0]))
-    with _evaluating(model):
+    with evaluating(model), torch.no_grad():
         for start in range(0, len(order), batch_size):
             chunk = order[start:start + batch_size]
             batch = _batch(*zip(*(pairs[i][0] for i in chunk)), model.device)

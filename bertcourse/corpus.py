@@ -1505,9 +1505,9 @@ def learn_pieces(
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True, handle_chinese_chars=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     # ties between pairs are broken by id, and characters get theirs by chance unless given in order
-    given = [*SPECIAL, *_characters(tokenizer, texts)]
+    first_entries = [*SPECIAL, *_characters(tokenizer, texts)]
     trainer = trainers.WordPieceTrainer(
-        vocab_size=max(size, len(given)), special_tokens=given, show_progress=False)
+        vocab_size=max(size, len(first_entries)), special_tokens=first_entries, show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
     ids = tokenizer.get_vocab()
     return sorted(ids, key=ids.get)

@@ -79,19 +79,19 @@ def export(
     Exported on the CPU, wherever the model is. Written to a temporary name, then renamed. `ModelError` for an architecture that
     the exporter cannot follow.
     """
-    path, given = Path(path), example(model, names)
+    path, inputs = Path(path), example(model, names)
     try:
         with whole_file(path) as partial, _for_export(model, attention), _quiet():
-            with torch.no_grad(): found = model(**given)
+            with torch.no_grad(): found = model(**inputs)
             outs = [name for name, value in found.items() if isinstance(value, Tensor)]
-            common: dict[str, Any] = dict(input_names=list(given), output_names=outs, opset_version=opset)
+            common: dict[str, Any] = dict(input_names=list(inputs), output_names=outs, opset_version=opset)
             if legacy:
-                axes = {name: {0: "batch", 1: "sequence"} for name in (*given, *(outs if outs != ["logits"] else ()))}
-                torch.onnx.export(model, (), partial, kwargs=given, dynamic_axes={"logits": {0: "batch"}} | axes, dynamo=False, **common)
+                axes = {name: {0: "batch", 1: "sequence"} for name in (*inputs, *(outs if outs != ["logits"] else ()))}
+                torch.onnx.export(model, (), partial, kwargs=inputs, dynamic_axes={"logits": {0: "batch"}} | axes, dynamo=False, **common)
             else:
                 from torch.export import Dim
                 free = {0: Dim("batch"), 1: Dim("sequence", min=2, max=max_length)}
-                program = torch.onnx.export(model, (), kwargs=given, dynamic_shapes={name: free for name in given}, dynamo=True, **common)
+                program = torch.onnx.export(model, (), kwargs=inputs, dynamic_shapes={name: free for name in inputs}, dynamo=True, **common)
                 for node in program.model.graph: node.metadata_props.pop(_STACK, None)
                 program.save(partial, external_data=False)
     except Exception as error:
@@ -175,9 +175,8 @@ def reference(
     takes = [name for name in INPUTS if name in inspect.signature(model.forward).parameters]
     @torch.inference_mode()
     def run(**batch: np.ndarray) -> dict[str, np.ndarray]:
-        mode = model.training
-        try: found = model.eval()(**{name: torch.from_numpy(batch[name]).to(model.device) for name in takes if name in batch})
-        finally: model.train(mode)
+        inputs = {name: torch.from_numpy(batch[name]) for name in takes if name in batch}
+        with evaluating(model): found = model(**on_device_of(model, inputs))
         return {name: value.float().cpu().numpy() for name, value in found.items() if isinstance(value, Tensor)}
     return run
 
@@ -320,16 +319,16 @@ def quantize(
     kind = _choose(weights, kinds, "type of weights", "权重类型")
     how = _choose(method, methods, "method of calibration", "校准方法")
     target = Path(target)
-    given: dict[str, Any] = dict(weight_type=kind, per_channel=per_channel,
+    options: dict[str, Any] = dict(weight_type=kind, per_channel=per_channel,
                                  reduce_range=reduce_range, op_types_to_quantize=list(operators))
     try:
         model = _plain(source)
         with whole_file(target) as partial, _quiet():
-            if calibration is None: q.quantize_dynamic(model, partial, **given)
+            if calibration is None: q.quantize_dynamic(model, partial, **options)
             else:
                 calibration.rewind()
                 q.quantize_static(model, partial, calibration, quant_format=q.QuantFormat.QDQ, activation_type=q.QuantType.QUInt8,
-                                  calibrate_method=how, nodes_to_exclude=_of_activations(model), **given)
+                                  calibrate_method=how, nodes_to_exclude=_of_activations(model), **options)
     except Exception as error:
         why = str(error).strip().partition("\n")[0][:200]
         raise ModelError(f"{Path(source).name} cannot be quantised ({why})", f"{Path(source).name} 无法量化（{why}）") from error

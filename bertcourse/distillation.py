@@ -175,9 +175,9 @@ def observe(
     "One forward pass with all that a student can learn from. What a model does not take, such as segments, is left out."
     takes = inspect.signature(model.forward).parameters
     with kept_scores(model) if scores else nullcontext([]) as kept:
-        given = model(**{name: value for name, value in batch.items() if name in takes}, output_hidden_states=hidden)
-    return SimpleNamespace(loss=given.get("loss"), logits=[given[name] for name in _OUTPUTS if name in given],
-                           hidden=given.hidden_states if hidden else (), scores=kept)
+        output = model(**{name: value for name, value in batch.items() if name in takes}, output_hidden_states=hidden)
+    return SimpleNamespace(loss=output.get("loss"), logits=[output[name] for name in _OUTPUTS if name in output],
+                           hidden=output.hidden_states if hidden else (), scores=kept)
 
 # %% ../nbs/helpers/distillation.ipynb #relation-loss
 def mean_vector(
@@ -355,8 +355,8 @@ class Distiller(StudentWithTeacher):
         if w.hard: terms["hard"] = torch.where(count_labels(batch) > 0, ours.loss, 0)  # of nothing: 0
         if inside or w.soft and cached is None: theirs = self.ask(batch, **seen)
         if w.soft:
-            given = theirs.logits if cached is None else [cached]
-            terms["soft"] = head_loss(self.student, ours.logits, given, batch, partial(soft_loss, temperature=self.temperature))
+            targets = theirs.logits if cached is None else [cached]
+            terms["soft"] = head_loss(self.student, ours.logits, targets, batch, partial(soft_loss, temperature=self.temperature))
         if inside: terms |= self._inside(ours, theirs, batch["attention_mask"])
         return SimpleNamespace(loss=sum(getattr(w, name) * term for name, term in terms.items()), terms=terms, logits=ours.logits)
 
@@ -402,9 +402,9 @@ def cache_logits(
     collate: Callable = pad,
 ) -> list[dict[str, Any]]:  # the same rows with `teacher_logits`
     "What the teacher says of data that will not change, asked once. ValueError for a head with other outputs than logits."
-    given = outputs(teacher, rows, collate)
-    if given and "logits" not in given[0]: raise ValueError("only a head that gives logits can be cached: leave the cache out")
-    return [dict(row) | {"teacher_logits": found["logits"]} for row, found in zip(rows, given)]
+    results = outputs(teacher, rows, collate)
+    if results and "logits" not in results[0]: raise ValueError("only a head that gives logits can be cached: leave the cache out")
+    return [dict(row) | {"teacher_logits": found["logits"]} for row, found in zip(rows, results)]
 
 def with_logits(
     collate: Callable,  # of a task

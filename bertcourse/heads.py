@@ -42,9 +42,9 @@ def share_on(
     "Mean share of weight that queries put on their targets. Raises `ValueError` for other shapes."
     shape = tuple(weights.shape[-2:])
     if relation.dtype != torch.bool or relation.dim() != 2 or relation.shape != shape:
-        given = f"{relation.dtype} of shape {shape_text(relation)}"
+        received = f"{relation.dtype} of shape {shape_text(relation)}"
         raise ValueError(f"a relation holds truth values of shape {shape} for weights "
-                         f"{shape_text(weights)}, not {given}")
+                         f"{shape_text(weights)}, not {received}")
     has_target = relation.any(-1)
     return (weights * relation).sum(-1)[..., has_target].mean(-1)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .base.inference import longest_input
+from .base.inference import evaluating, longest_input, on_device_of
 from .base.messages import UserError
 from .base.text import compose
 
@@ -60,18 +60,16 @@ def outputs(
     if hasattr(model, "outputs_of"): return model.outputs_of(rows, batch_size)
     import torch
     order = np.argsort([len(row["input_ids"]) for row in rows], kind="stable")
-    device, was_training = next(model.parameters()).device, model.training
     found: list[dict[str, np.ndarray]] = [{} for _ in rows]
-    model.eval()
-    for start in range(0, len(order), batch_size):
-        ids = order[start:start + batch_size].tolist()
-        batch = collate([{name: rows[i][name] for name in ("input_ids", "token_type_ids") if name in rows[i]} for i in ids])
-        with torch.no_grad(): result = model(**{name: value.to(device) for name, value in batch.items()})
-        for name in ("logits", "start_logits", "end_logits"):
-            if name not in result: continue
-            for i, values in zip(ids, result[name].float().cpu().numpy()):
-                found[i][name] = values[:len(rows[i]["input_ids"])] if name[0] in "se" or values.ndim > 1 else values
-    model.train(was_training)
+    with evaluating(model), torch.no_grad():
+        for start in range(0, len(order), batch_size):
+            ids = order[start:start + batch_size].tolist()
+            batch = collate([{name: rows[i][name] for name in ("input_ids", "token_type_ids") if name in rows[i]} for i in ids])
+            result = model(**on_device_of(model, batch))
+            for name in ("logits", "start_logits", "end_logits"):
+                if name not in result: continue
+                for i, values in zip(ids, result[name].float().cpu().numpy()):
+                    found[i][name] = values[:len(rows[i]["input_ids"])] if name[0] in "se" or values.ndim > 1 else values
     return found
 
 @dataclass

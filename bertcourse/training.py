@@ -539,9 +539,9 @@ def fit(
     evaluation begins with that evaluation. Raises `NonFiniteLoss`; `FileExistsError` when `out` holds a run and `resume`
     is not set; `ValueError` and `TypeError` for wrong settings.
     """
-    given = dict(locals())
-    _check(SimpleNamespace(**given))
-    settings = {name: _named(given[name]) for name in _SETTINGS}
+    arguments = dict(locals())
+    _check(SimpleNamespace(**arguments))
+    settings = {name: _named(arguments[name]) for name in _SETTINGS}
     work = Work(collate, loss, items, precision, seed)
     main, device, home = work.accelerator.is_main_process, work.accelerator.device, next(model.parameters()).device
     _check_parts(model, accumulate, work.accelerator.num_processes)
@@ -650,22 +650,22 @@ def _identity(state: State, train: Any, dev: Any) -> dict[str, Any]:
             "optimizer": f"{type(state.optimizer).__qualname__} {_sum(groups)}",
             "precision": state.work.precision, "processes": state.accelerator.num_processes}
 
-def _check(given: SimpleNamespace) -> None:
+def _check(arguments: SimpleNamespace) -> None:
     "Raise `TypeError` or `ValueError`, one sentence, for arguments of `fit` that cannot be right."
-    _check_dataset("train", given.train)
-    if given.dev is not None: _check_dataset("dev", given.dev)
+    _check_dataset("train", arguments.train)
+    if arguments.dev is not None: _check_dataset("dev", arguments.dev)
     for name in ("epochs", "steps", "batch_size", "accumulate", "clip", "patience", "eval_every", "save_every",
                  "log_every", "stop_at"):
-        value = getattr(given, name)
+        value = getattr(arguments, name)
         if value is not None and not value > 0: raise ValueError(f"`{name}` is {value}: it must be more than 0")
-    evaluates = given.dev is not None or given.metrics is not None
+    evaluates = arguments.dev is not None or arguments.metrics is not None
     for wrong, sentence in [
-        ((given.epochs is None) == (given.steps is None), "give either `epochs` or `steps`"),
-        (given.accumulate > given.batch_size,
-         f"{given.batch_size} examples cannot be cut into {given.accumulate} parts"),
-        (given.better[1] not in ("min", "max"), f"`better` is {given.better!r}: give a name and 'min' or 'max'"),
-        (given.patience and not evaluates, "`patience` waits for evaluations: give `dev` or `metrics`"),
-        (given.resume and given.out is None, "`resume` needs the folder of the run: give `out`"),
+        ((arguments.epochs is None) == (arguments.steps is None), "give either `epochs` or `steps`"),
+        (arguments.accumulate > arguments.batch_size,
+         f"{arguments.batch_size} examples cannot be cut into {arguments.accumulate} parts"),
+        (arguments.better[1] not in ("min", "max"), f"`better` is {arguments.better!r}: give a name and 'min' or 'max'"),
+        (arguments.patience and not evaluates, "`patience` waits for evaluations: give `dev` or `metrics`"),
+        (arguments.resume and arguments.out is None, "`resume` needs the folder of the run: give `out`"),
     ]:
         if wrong: raise ValueError(sentence)
 
@@ -675,9 +675,9 @@ def _check_parts(model: nn.Module, accumulate: int, processes: int) -> None:
         raise ValueError(f"the loss of {type(model).__name__} compares the texts of a batch with each other: "
                          "use accumulate=1 and a single process, or leave that term out")
 
-def _optimizer(model: nn.Module, given: Any) -> torch.optim.Optimizer | None:
-    if given is None: return None
-    optimizer = given if isinstance(given, torch.optim.Optimizer) else given(model)
+def _optimizer(model: nn.Module, choice: Any) -> torch.optim.Optimizer | None:
+    if choice is None: return None
+    optimizer = choice if isinstance(choice, torch.optim.Optimizer) else choice(model)
     trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
     if not trained <= {id(p) for p in model.parameters()}:
         raise ValueError("the optimiser has parameters that are not the model's: "

@@ -77,9 +77,9 @@ class _Lists(TorchFunctionMode):
 
 def dispatch(function: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
     "Run an operation on the CPU; what it gives lies where its inputs do, or where it is told."
-    given = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)]
-    remote = [value for value in given if isinstance(value, Remote)]
-    check_devices(function, given, remote)
+    tensors = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)]
+    remote = [value for value in tensors if isinstance(value, Remote)]
+    check_devices(function, tensors, remote)
     place = kwargs.get("device")
     goes_out = place == DEVICE if place is not None else bool(remote)
     if goes_out and place is not None or (remote and place is not None):
@@ -96,12 +96,12 @@ def dispatch(function: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
     return tree_map(wrapped, found)
 
 
-def check_devices(function: Any, given: list[Tensor], remote: list[Tensor]) -> None:
+def check_devices(function: Any, tensors: list[Tensor], remote: list[Tensor]) -> None:
     "Raises `RuntimeError`, as PyTorch does, for an operation on tensors of both devices."
     if not remote or function in COPIES:
         return
-    here = [value for value in given if not isinstance(value, Remote) and value.dim()]
-    if here and not (function in INDEXING and isinstance(given[0], Remote)):
+    here = [value for value in tensors if not isinstance(value, Remote) and value.dim()]
+    if here and not (function in INDEXING and isinstance(tensors[0], Remote)):
         raise RuntimeError(f"Expected all tensors to be on the same device, but found {DEVICE} and cpu ({function})")
 
 

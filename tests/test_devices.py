@@ -73,7 +73,7 @@ def test_what_a_gpu_would_refuse_is_refused(mix):
 # --- what measures a model ----------------------------------------------------------------------------------------
 
 @pytest.fixture(scope="module")
-def given():
+def setup():
     "A model with the heads of pre-training, one that fills gaps, a classifier, their tokenizer and a batch."
     profile = load()
     torch.manual_seed(0)
@@ -86,51 +86,51 @@ def given():
                            tokenizer=tokenizer, batch=batch, words=r.read_words("en", 2, "train"), q=torch.randn(3, 2, 70, 8))  # fmt: skip
 
 
-def tuned(given):
+def tuned(setup):
     "Sentence vectors of a copy that was trained."
-    encoder = copy.deepcopy(given.encoder) if given.device == "cpu" else given.encoder
+    encoder = copy.deepcopy(setup.encoder) if setup.device == "cpu" else setup.encoder
     rows = {"sentence1": TEXTS, "sentence2": TEXTS[::-1], "label": [5.0, 0.0]}
     torch.manual_seed(0)
-    r.tune_sentence_vectors(encoder, given.tokenizer, rows, "mean", steps=2, batch_size=2)
-    return r.sentence_vectors(encoder, given.tokenizer, TEXTS)
+    r.tune_sentence_vectors(encoder, setup.tokenizer, rows, "mean", steps=2, batch_size=2)
+    return r.sentence_vectors(encoder, setup.tokenizer, TEXTS)
 
 
-def loss_without_a_head(given):
-    return heads.loss_without(given.answering, [heads.masked_batch(given.tokenizer, "en", 3)], 1, 2)
+def loss_without_a_head(setup):
+    return heads.loss_without(setup.answering, [heads.masked_batch(setup.tokenizer, "en", 3)], 1, 2)
 
 
-def senses(given):
-    return r.sense_states(given.encoder, given.tokenizer, "en", "bank", r.sense_sentences("en", "bank", count=2)[0])
+def senses(setup):
+    return r.sense_states(setup.encoder, setup.tokenizer, "en", "bank", r.sense_sentences("en", "bank", count=2)[0])
 
 
-def replaced(given):
-    ids = given.tokenizer(GAP, return_tensors="pt")["input_ids"][0]
-    return torch.cat([found.flatten() for found in r.replacement_effects(given.answering, given.tokenizer, ids, [5, 9])])
+def replaced(setup):
+    ids = setup.tokenizer(GAP, return_tensors="pt")["input_ids"][0]
+    return torch.cat([found.flatten() for found in r.replacement_effects(setup.answering, setup.tokenizer, ids, [5, 9])])
 
 
-def similarity(given):
-    first, second = (torch.randn(9, 4, generator=torch.Generator().manual_seed(i)).to(given.device) for i in (0, 1))
+def similarity(setup):
+    first, second = (torch.randn(9, 4, generator=torch.Generator().manual_seed(i)).to(setup.device) for i in (0, 1))
     cosines = torch.cosine_similarity(first, second)
     return [r.similarity_score(first, second, range(9)), *r.compare_correlations(cosines, -cosines, range(9), samples=3)]
 
 
-def probed(given):
-    states = torch.randn(40, 5, generator=torch.Generator().manual_seed(0)).to(given.device)
+def probed(setup):
+    states = torch.randn(40, 5, generator=torch.Generator().manual_seed(0)).to(setup.device)
     return r.probe(states[:30], ["a", "b"] * 15, states[30:], ["a", "b"] * 5)
 
 
-def points(given):
-    states = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)).to(given.device)
+def points(setup):
+    states = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)).to(setup.device)
     return r.plot_points({"a": r.principal_components(states)}, "xyxyxy")
 
 
 def efficiently(name):
-    return lambda given: efficient.METHODS[name](*given.q.to(given.device))
+    return lambda setup: efficient.METHODS[name](*setup.q.to(setup.device))
 
 
-def rows_of_pruned(given):
-    model = deployment.prune_heads(copy.deepcopy(given.classifier) if given.device == "cpu" else given.classifier, {0: [1]})
-    return model(**{name: value.to(given.device) for name, value in given.batch.items()}).logits
+def rows_of_pruned(setup):
+    model = deployment.prune_heads(copy.deepcopy(setup.classifier) if setup.device == "cpu" else setup.classifier, {0: [1]})
+    return model(**{name: value.to(setup.device) for name, value in setup.batch.items()}).logits
 
 
 MEASURES = {
@@ -167,13 +167,13 @@ def comparable(value):
 
 
 @pytest.mark.parametrize("name", MEASURES)
-def test_on_another_device_it_is_the_same(given, name):
-    here = SimpleNamespace(**vars(given), device="cpu")
+def test_on_another_device_it_is_the_same(setup, name):
+    here = SimpleNamespace(**vars(setup), device="cpu")
     expected = comparable(MEASURES[name](here))
-    models = {key: copy.deepcopy(getattr(given, key)) for key in ("model", "answering", "classifier")}
+    models = {key: copy.deepcopy(getattr(setup, key)) for key in ("model", "answering", "classifier")}
     models["encoder"] = models["model"].base_model
     with on_other_device(models["model"], models["answering"], models["classifier"]):
-        found = comparable(MEASURES[name](SimpleNamespace(**vars(given) | models, device=DEVICE)))
+        found = comparable(MEASURES[name](SimpleNamespace(**vars(setup) | models, device=DEVICE)))
         assert all(weight.device == DEVICE for model in models.values() for weight in model.parameters()), "it stays where it is"
     if isinstance(expected, Tensor):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
@@ -181,9 +181,9 @@ def test_on_another_device_it_is_the_same(given, name):
         assert found == expected
 
 
-def test_a_model_on_another_device_is_exported(given, tmp_path, monkeypatch):
+def test_a_model_on_another_device_is_exported(setup, tmp_path, monkeypatch):
     "It goes to the CPU for the export, and back."
-    model, file, genuine = copy.deepcopy(given.classifier), tmp_path / "model.onnx", torch.onnx.export
+    model, file, genuine = copy.deepcopy(setup.classifier), tmp_path / "model.onnx", torch.onnx.export
 
     def trace(model, *args, **kw):
         assert {weight.device.type for weight in model.parameters()} == {"cpu"}
@@ -192,11 +192,11 @@ def test_a_model_on_another_device_is_exported(given, tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch.onnx, "export", trace)
     with on_other_device(model):
-        deployment.export(model, file, 32, given.tokenizer.model_input_names, legacy=True, opset=17)
+        deployment.export(model, file, 32, setup.tokenizer.model_input_names, legacy=True, opset=17)
         assert all(weight.device == DEVICE for weight in model.parameters())
-    batch = pad_arrays([{"input_ids": ids} for ids in given.tokenizer(TEXTS)["input_ids"]])
+    batch = pad_arrays([{"input_ids": ids} for ids in setup.tokenizer(TEXTS)["input_ids"]])
     with torch.no_grad():
-        expected = given.classifier(**{name: torch.from_numpy(value) for name, value in batch.items()}).logits.numpy()
+        expected = setup.classifier(**{name: torch.from_numpy(value) for name, value in batch.items()}).logits.numpy()
     assert np.allclose(Session(file, threads=1)(**batch)["logits"], expected, atol=1e-4)
 
 

@@ -190,9 +190,9 @@ INFO = {
 }
 
 
-def info_links(name: str, names: set[str], given: set[str], lang: str) -> list[tuple[str, str]]:
+def info_links(name: str, names: set[str], downloads: set[str], lang: str) -> list[tuple[str, str]]:
     """Where the line below a page's title leads: (address, or target from the site's root, what it is)."""
-    links = [(f"notebooks/{name}", "notebook"), *((address, what) for what, address in hosted.addresses(name, lang).items())] if name in given else []
+    links = [(f"notebooks/{name}", "notebook"), *((address, what) for what, address in hosted.addresses(name, lang).items())] if name in downloads else []
     if f"exercises/{name}" in names:
         links.append((f"exercises/{name}", "exercises"))
     if (chapter := re.match(r"0(\d)_", name)) and f"cards/chapter_{chapter[1]}.ipynb" in names:
@@ -214,11 +214,11 @@ def write_downloads(folder: Path, lang: str) -> set[str]:
 
     It lies beside the pages: a pattern such as `*.ipynb` in `project.render` takes whatever lies below.
     """
-    given = {name: handout.data for name, handout in handouts(lang).items() if name.endswith(".ipynb")}
-    for name, data in given.items():
+    notebooks = {name: handout.data for name, handout in handouts(lang).items() if name.endswith(".ipynb")}
+    for name, data in notebooks.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write_page(folder / name, hosted.with_install_cell(json.loads(data), lang))
-    return set(given)
+    return set(notebooks)
 
 
 # --- all of it -----------------------------------------------------------------------------------------------------
@@ -241,7 +241,7 @@ def rename_cells(notebook: dict[str, Any]) -> None:
 
 def complete(folder: Path, downloads: Path, lang: str) -> None:
     """Give the processed pages of a language all that; the notebooks to download go into the folder `downloads`, which must not exist."""
-    given = write_downloads(downloads, lang)
+    available = write_downloads(downloads, lang)
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*.ipynb")}
     for name in sorted(names):
         notebook, linked, marked = read_page(folder / name), set(), set()
@@ -251,7 +251,7 @@ def complete(folder: Path, downloads: Path, lang: str) -> None:
             edit_markdown(notebook["cells"], lambda text, up=up, linked=linked: api.link_prose(text, up, linked))
         if re.match(r"\d", name):
             edit_markdown(notebook["cells"], lambda text, marked=marked: add_boxes(mark_terms(text, lang, marked)))
-        if links := info_links(name, names, given, lang):
+        if links := info_links(name, names, available, lang):
             insert_info(notebook, links, up, lang)
         if name.startswith(GENERATED):
             hide_source(notebook)

@@ -81,10 +81,10 @@ def check_settings(site: Site, settings: dict[str, Any]) -> list[Finding]:
 # --- the checks ----------------------------------------------------------------------------------------------------
 
 
-def axe_script(given: Path | None) -> str:
+def axe_script(path: Path | None) -> str:
     """The script of axe-core, from a file or by npm. Raises `npm_packages.Fault` where neither works."""
-    if given:
-        return given.read_text(encoding="utf-8")
+    if path:
+        return path.read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory(prefix="bertcourse-axe-") as folder:
         packages = npm_packages.install(Path(folder))
         return (packages / "axe-core" / "axe.min.js").read_text(encoding="utf-8")

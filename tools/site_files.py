@@ -61,20 +61,20 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Note what an element refers to."""
-        given = {name: value or "" for name, value in attrs}
-        self.anchors |= {given[name] for name in ("id", "name") if given.get(name) and (name == "id" or tag == "a")}
-        if tag == "section" and (level := re.search(r"\blevel[2-6]\b", given.get("class", ""))):
-            self.sections.append((level[0], given.get("id", "")))
-        self.loads += css_urls(given.get("style", ""))
+        attributes = {name: value or "" for name, value in attrs}
+        self.anchors |= {attributes[name] for name in ("id", "name") if attributes.get(name) and (name == "id" or tag == "a")}
+        if tag == "section" and (level := re.search(r"\blevel[2-6]\b", attributes.get("class", ""))):
+            self.sections.append((level[0], attributes.get("id", "")))
+        self.loads += css_urls(attributes.get("style", ""))
         self._in_style = tag == "style"
-        if tag in ("a", "area") and "href" in given:
-            self.links.append(given["href"])
-        elif tag == "link" and "href" in given:
-            (self.loads if LOADING_RELS & {*given.get("rel", "").lower().split()} else self.links).append(given["href"])
-        elif tag == "meta" and {given.get("property"), given.get("name")} & PREVIEWS:
-            self.links.append(given.get("content", ""))
+        if tag in ("a", "area") and "href" in attributes:
+            self.links.append(attributes["href"])
+        elif tag == "link" and "href" in attributes:
+            (self.loads if LOADING_RELS & {*attributes.get("rel", "").lower().split()} else self.links).append(attributes["href"])
+        elif tag == "meta" and {attributes.get("property"), attributes.get("name")} & PREVIEWS:
+            self.links.append(attributes.get("content", ""))
         for name in LOADING.get(tag, ()):
-            self.loads += (srcset(given[name]) if name == "srcset" else [given[name]]) if given.get(name) else []
+            self.loads += (srcset(attributes[name]) if name == "srcset" else [attributes[name]]) if attributes.get(name) else []
 
     def handle_endtag(self, tag: str) -> None:
         """The end of a style sheet in the page."""

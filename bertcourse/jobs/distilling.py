@@ -419,7 +419,7 @@ def distill(
     of settings. Raises `bertcourse.base.errors.UserError` for what a user can fix, `bertcourse.jobs.Stopped` (a `KeyboardInterrupt`)
     when interrupted; `resume=True` goes on.
     """
-    given = dict(locals())
-    with as_files(given, FILES) as values:
+    arguments = dict(locals())
+    with as_files(arguments, FILES) as values:
         named = {"out": as_path(out), "teacher": as_model(teacher, "teacher"), "student": student_option(student)}
-        return run_distillation(DistillOptions.of(values | named), Reporter(quiet), given)
+        return run_distillation(DistillOptions.of(values | named), Reporter(quiet), arguments)

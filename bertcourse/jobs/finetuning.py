@@ -438,7 +438,7 @@ def finetune(
     `bertcourse.base.errors.UserError` for what a user can fix, `bertcourse.jobs.Stopped` (a `KeyboardInterrupt`) when interrupted;
     `resume=True` goes on.
     """
-    given = dict(locals())
-    with as_files(given, list(SPLITS)) as values:
+    arguments = dict(locals())
+    with as_files(arguments, list(SPLITS)) as values:
         options = FinetuneOptions.of(values | {"out": as_path(out), "model": as_model(model)})
-        return run_finetuning(options, Reporter(quiet), given)
+        return run_finetuning(options, Reporter(quiet), arguments)

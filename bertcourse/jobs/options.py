@@ -51,12 +51,12 @@ class Rule:
         """The value of a function call as a job stores it. Raises `Refused`."""
         return self._accept(value, value)
 
-    def _accept(self, value: Any, given: Any) -> Any:
+    def _accept(self, value: Any, original: Any) -> Any:
         """The converted value. Raises `Refused`, which names what was given: the value, or the text that it was read from."""
         with suppress(TypeError, ValueError, OverflowError):
             if self.allows(value):
                 return self.convert(value)
-        raise self.refusal(given)
+        raise self.refusal(original)
 
     def refusal(self, value: Any) -> Refused:
         """The sentence for a value that the option cannot have."""

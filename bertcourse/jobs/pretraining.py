@@ -386,8 +386,8 @@ def pretrain(
     Settings of the recipe that are given here win over those of `config`, a TOML file. Raises `bertcourse.base.errors.UserError` for
     what a user can fix, `bertcourse.jobs.Stopped` (a `KeyboardInterrupt`) when interrupted; `resume=True` goes on.
     """
-    given = dict(locals())
-    paths = {name: as_path(given[name]) for name in ("out", "tokenizer", "config")}
+    arguments = dict(locals())
+    paths = {name: as_path(arguments[name]) for name in ("out", "tokenizer", "config")}
     files = [corpus] if isinstance(corpus, (str, os.PathLike)) else corpus
-    options = PretrainOptions.of(given | paths | {"corpus": None if files is None else [as_path(file) for file in files]})
+    options = PretrainOptions.of(arguments | paths | {"corpus": None if files is None else [as_path(file) for file in files]})
     return run_pretraining(options, Reporter(quiet))

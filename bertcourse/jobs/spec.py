@@ -83,13 +83,13 @@ def other_setting(out: Path, name: str, old: Any, new: Any) -> UserError:
                      f"{out} 里的训练用的是另一个 {name}（{old}，不是 {new}）：请去掉这个选项，或换一个文件夹")
 
 
-def check_same(out: Path, changed: Iterable[tuple[str, Any, Any]], given: Mapping[str, Path], known: Sequence[Mapping[str, Any]]) -> None:
+def check_same(out: Path, changed: Iterable[tuple[str, Any, Any]], files: Mapping[str, Path], known: Sequence[Mapping[str, Any]]) -> None:
     """Raises `UserError` for an option (name, what it was, what it is) or a file that is not that of the run in `out`."""
     for name, old, new in changed:
         if old != new:
             raise other_setting(out, flag_of(name), old, new)
     digests = {file["option"]: file["sha256"] for file in known}
-    for option, file in given.items():
+    for option, file in files.items():
         if file_digest(file) != digests.get(option):
             raise other_file(out, file.name)
 

@@ -48,18 +48,18 @@ def match_labels(predictor: Any, rows: Mapping[str, Any], name: str, reporter: A
     A model without names takes those of the rows, in their order, and that is said. Tags are written in the model's scheme.
     Raises `UserError` where the numbers of labels differ.
     """
-    task, given = predictor.task, {label for part in rows.values() for *_, label in part.classes()}
-    known, file = given <= set(task.labels), next(iter(rows.values())).path.name
+    task, file_labels = predictor.task, {label for part in rows.values() for *_, label in part.classes()}
+    known, file = file_labels <= set(task.labels), next(iter(rows.values())).path.name
     if task.labels and predictor.kind == "ner" and not are_unnamed(task.labels) and not (known and are_bio(task.labels)):
         return {split: with_tags_of(part, task.labels) for split, part in rows.items()}
     if not task.labels or known:
         return rows
     if are_unnamed(task.labels):
-        take_names(predictor, given, name, file, reporter)
-    elif not given & set(task.labels) and len(given) == len(task.labels):
-        raise UserError(f"{name} has the labels {listed(task.labels)}, {file} {listed(in_order(given))}: if they mean the same, "
+        take_names(predictor, file_labels, name, file, reporter)
+    elif not file_labels & set(task.labels) and len(file_labels) == len(task.labels):
+        raise UserError(f"{name} has the labels {listed(task.labels)}, {file} {listed(in_order(file_labels))}: if they mean the same, "
                         "give the file's with --labels, in the model's order",
-                        f"{name} 的标签是 {listed(task.labels, '、')}，{file} 里是 {listed(in_order(given), '、')}：如果含义相同，"
+                        f"{name} 的标签是 {listed(task.labels, '、')}，{file} 里是 {listed(in_order(file_labels), '、')}：如果含义相同，"
                         "请用 --labels 按模型的顺序写出文件里的标签")
     return rows
 
@@ -85,10 +85,10 @@ def in_order(labels: set[str]) -> list[str]:
     return sorted(labels, key=key)
 
 
-def take_names(predictor: Any, given: set[str], name: str, file: str, reporter: Any) -> None:
+def take_names(predictor: Any, file_labels: set[str], name: str, file: str, reporter: Any) -> None:
     """Labels LABEL_0 … take the names in the rows. Raises `UserError` where nobody can know which is which."""
-    labels, count = in_order(given), len(predictor.task.labels)
-    if given <= {str(i) for i in range(count)}:  # the rows have the model's own numbers
+    labels, count = in_order(file_labels), len(predictor.task.labels)
+    if file_labels <= {str(i) for i in range(count)}:  # the rows have the model's own numbers
         labels = [str(i) for i in range(count)]
     if len(labels) != count:
         raise UserError(f"{name} has {plural(count, 'label')} without names, {file} {len(labels)} ({listed(labels)}): "

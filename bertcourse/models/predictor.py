@@ -124,8 +124,8 @@ class Predictor:
     def predict_rows(self, rows: Iterable[Mapping[str, Any] | None], batch_size: int) -> Iterator[list[tuple[Any, Any]]]:
         """Rows of `bertcourse.files`, each with its prediction, a batch at a time; for None, a blank line, None. Raises `UserError`."""
         for batch in batches(rows, batch_size):
-            given = [row for row in batch if row is not None]
-            for row in given:
+            present = [row for row in batch if row is not None]
+            for row in present:
                 check_inputs(self.inputs, self.kind, row, self.name)
-            found = iter(self.task.predict(self.model, given, batch_size) if given else ())
+            found = iter(self.task.predict(self.model, present, batch_size) if present else ())
             yield [(row, None if row is None else next(found)) for row in batch]

@@ -121,10 +121,10 @@ class Tokenizer:
     ) -> Encoded:
         """As a fast tokenizer of transformers, for the arguments that are here; columns are made when they are asked for."""
         tokenizer = self._for(STRATEGIES[truncation], max_length or self.model_max_length, stride)
-        given = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
+        entries = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
         # A single text needs no pool of threads, and a worker of the service has one core.
         made = [tokenizer.encode(*(one if pairs is not None else (one,)), is_pretokenized=is_split_into_words,
-                                 add_special_tokens=add_special_tokens) for one in given]
+                                 add_special_tokens=add_special_tokens) for one in entries]
         inputs: list[Any] = []
         example: list[int] = []
         for k, first in enumerate(made):

@@ -97,11 +97,11 @@ class Request:
 def read_request(value: Any, required: Sequence[str], optional: Sequence[str], max_texts: int, max_chars: int) -> Request:
     """The texts in the value of a body. Raises `Problem`."""
     _check_fields(value, required, optional)
-    given = {name: value[name] for name in FIELDS if name in value}
-    columns = {name: _column(name, value, max_texts) for name, value in given.items()}
+    fields = {name: value[name] for name in FIELDS if name in value}
+    columns = {name: _column(name, value, max_texts) for name, value in fields.items()}
     first, *others = columns
     for name in others:
-        if isinstance(given[name], list) != isinstance(given[first], list) or len(columns[name]) != len(columns[first]):
+        if isinstance(fields[name], list) != isinstance(fields[first], list) or len(columns[name]) != len(columns[first]):
             raise problem("different_lengths", f"{name} and {first} do not belong together: give two strings, or two lists of the same length", name)
     rows = [dict(zip(columns, texts)) for texts in zip(*columns.values())]
     return Request([{name: text[:max_chars] for name, text in row.items()} for row in rows],

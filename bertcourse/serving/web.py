@@ -319,8 +319,8 @@ class Edge:
             return
         begin = time.perf_counter()
         headers = dict(scope["headers"])
-        given = headers.get(b"x-request-id", b"").decode("latin-1")
-        known = given if ID.fullmatch(given) else secrets.token_hex(8)
+        requested = headers.get(b"x-request-id", b"").decode("latin-1")
+        known = requested if ID.fullmatch(requested) else secrets.token_hex(8)
         scope["state"] = state = {"id": known, "code": None, "texts": 0}
         status = 0
 
@@ -360,7 +360,7 @@ class Edge:
         if self.local and name not in LOOPBACK:  # a page elsewhere whose name was made to point here
             return problem("bad_request", "the Host header does not name this machine: ask 127.0.0.1 or localhost")
         token = self.service.token
-        scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
-        if token and scope["path"] in GUARDED and not (scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(), token.encode())):
+        scheme, _, credentials = headers.get(b"authorization", b"").partition(b" ")
+        if token and scope["path"] in GUARDED and not (scheme.lower() == b"bearer" and hmac.compare_digest(credentials.strip(), token.encode())):
             return problem("unauthorized", "the bearer token is missing or wrong: send Authorization: Bearer …", WWW_Authenticate="Bearer")
         return None
