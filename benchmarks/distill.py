@@ -160,12 +160,12 @@ def scores(settings: Settings) -> dict[str, Any]:
 
     from bertcourse import profiles
     from bertcourse.bert import SHAPES
-    from bertcourse.distillation import kept_scores
+    from bertcourse.distillation import record_scores
 
     def passes(model: Any, inputs: Mapping[str, Any], how: str) -> Sample:
         def work() -> float:
             for _ in range(settings.passes):
-                with torch.no_grad(), kept_scores(model) if how == "scores" else nullcontext():
+                with torch.no_grad(), record_scores(model) if how == "scores" else nullcontext():
                     model(**inputs, output_attentions=how == "weights")
             return settings.passes
 

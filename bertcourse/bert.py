@@ -50,8 +50,10 @@ def wordpiece(
     while start < len(word) <= longest:
         prefix = "##" if start else ""
         end = len(word)
-        while end > start and prefix + word[start:end] not in vocab: end -= 1
-        if end == start: return ["[UNK]"]
+        while end > start and prefix + word[start:end] not in vocab:
+            end -= 1
+        if end == start:
+            return ["[UNK]"]
         pieces.append(prefix + word[start:end])
         start = end
     return pieces or ["[UNK]"]
@@ -117,8 +119,9 @@ class BertModel(nn.Module):
         """`last_hidden_state` (batch, n, H), `pooler_output` (batch, H), and one per layer of
         `hidden_states`, embeddings first, and `attentions` (batch, A, n, n).
 
-        Raises `ValueError` for inputs that cannot be."""
-        if token_type_ids is None: token_type_ids = torch.zeros_like(input_ids)
+        Raises `ValueError` for wrong shapes, ids out of range and sequences that are too long."""
+        if token_type_ids is None:
+            token_type_ids = torch.zeros_like(input_ids)
         visible = check_inputs(self.config, input_ids, attention_mask, token_type_ids)  # True: look
         x = self.embeddings(input_ids, token_type_ids)
         hidden_states, attentions = [x], []
@@ -236,7 +239,7 @@ class SpanPredictor(nn.Module):
         start, end = self.qa_outputs(outputs.last_hidden_state).unbind(-1)
         if start_positions is None:
             return None, start, end
-        n = input_ids.shape[1]  # positions behind the input are clamped to n, and n is ignored
+        n = input_ids.shape[1]  # positions past the end are clamped to n, and n is ignored
         losses = []
         for logits, positions in ((start, start_positions), (end, end_positions)):
             targets = positions.clamp(0, n)

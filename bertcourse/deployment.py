@@ -118,7 +118,7 @@ class Parity:
     "What was compared, and how far apart the two were at worst."
     batches: int
     texts: int
-    lengths: tuple[int, int]  # shortest, longest, in pieces
+    lengths: tuple[int, int]  # shortest, longest, in tokens
     worst: float  # greatest difference, relative to the greatest output of its batch or to 1
     where: str  # output and batch × length of the worst
     agree: float  # share of rows, or of tokens, with the same likeliest answer
@@ -129,7 +129,7 @@ class Parity:
     def ok(self) -> bool: return not self.faults
 
     def __str__(self) -> str:
-        said = (f"{self.batches} batches, {self.texts} texts of {self.lengths[0]} to {self.lengths[1]} pieces: greatest difference "
+        said = (f"{self.batches} batches, {self.texts} texts of {self.lengths[0]} to {self.lengths[1]} tokens: greatest difference "
                 f"{self.worst:.1e} ({self.where}), allowed {self.tolerance:.0e}; {self.agree:.1%} of the answers agree")
         return "\n✗ ".join([said, *self.faults])
 
@@ -434,26 +434,21 @@ def _heads_of(model: nn.Module) -> list[int]:
 def head_importance(
     model: nn.Module,  # of the BERT family in transformers, with a head that gives a loss
     batches: Iterable[Mapping[str, Tensor]],  # with labels
-    each: str = "example",  # or "batch": whose gradients get an absolute value
 ) -> Tensor:  # (layers, heads), on the CPU
     """How much the loss depends on each head: the mean of |∂loss/∂gate| of a gate at 1 on its output.
 
-    With "example" the mean is over examples, as in Michel et al. 2019, §4.1, and does not depend on
-    the batches. An example's loss is its share of the batch's, which must be a mean over examples;
-    where it is a mean over tokens, an example counts by its tokens. With "batch" the gradient is
-    that of a batch's mean loss: one absolute value for each batch, in which examples of opposite
-    sign cancel. Before layers are compared, the paper also divides by the norm of each layer's
-    values; that is left out here.
-    `ValueError` for another `each`, no batch, and layers with different numbers of heads.
+    The mean is over examples, as in Michel et al. 2019, §4.1, and does not depend on the batches.
+    An example's loss is its share of the batch's, which must be a mean over examples; where it is a
+    mean over tokens, an example counts by its tokens. Before layers are compared, the paper also
+    divides by the norm of each layer's values; that is left out here.
+    `ValueError` for no batch, and for layers with different numbers of heads.
     """
-    if each not in ("example", "batch"): raise ValueError(f"each must be 'example' or 'batch', not {each!r}")
     if len(counts := {*_heads_of(model)}) > 1:
         raise ValueError(f"the layers have {', '.join(map(str, sorted(counts)))} heads: their importance is no table")
     total, count = torch.zeros(len(_heads_of(model)), *counts), 0
     with evaluating(model):
         for batch in batches:
             slopes = _slopes(model, on_device_of(model, batch))  # (layers, examples, heads)
-            if each == "batch": slopes = slopes.mean(1, keepdim=True)
             total, count = total + slopes.abs().sum(1), count + slopes.shape[1]
     if not count: raise ValueError("no batch: give at least one")
     return total / count

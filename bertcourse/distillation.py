@@ -26,7 +26,7 @@ from .training import count_labels, pad
 
 # %% auto #0
 __all__ = ['upcast', 'mean_where', 'soften', 'same_shape', 'soft_loss', 'distillation_loss', 'hidden_loss', 'cosine_loss',
-           'attention_loss', 'kept_scores', 'unlabelled', 'observe', 'mean_vector', 'relation_loss', 'teacher_layers',
+           'attention_loss', 'record_scores', 'unlabelled', 'observe', 'mean_vector', 'relation_loss', 'teacher_layers',
            'check_layers', 'check_heads', 'check_scores', 'check_labels', 'head_loss', 'new_model', 'Weights',
            'StudentWithTeacher', 'Distiller', 'count_tokens', 'count_pairs', 'term_settings', 'cache_logits',
            'with_logits', 'copy_layers', 'measure_cost', 'interleave', 'race']
@@ -149,7 +149,7 @@ def _attending(models: Sequence[nn.Module], how: str) -> Iterator[None]:
         for model, old in zip(models, before): model.config._attn_implementation = old
 
 @contextmanager
-def kept_scores(
+def record_scores(
     *models: nn.Module,  # of transformers
 ) -> Iterator[list[Tensor]]:  # filled by forward passes, layer by layer: QKᵀ/√d_k before mask and softmax, (batch, heads, n, n)
     "The attention scores of the forward passes within the block."
@@ -174,7 +174,7 @@ def observe(
 ) -> SimpleNamespace:  # loss; logits: one tensor, or those of start and of end; hidden, scores: layer by layer, or empty
     "One forward pass with all that a student can learn from. What a model does not take, such as segments, is left out."
     takes = inspect.signature(model.forward).parameters
-    with kept_scores(model) if scores else nullcontext([]) as kept:
+    with record_scores(model) if scores else nullcontext([]) as kept:
         output = model(**{name: value for name, value in batch.items() if name in takes}, output_hidden_states=hidden)
     return SimpleNamespace(loss=output.get("loss"), logits=[output[name] for name in _OUTPUTS if name in output],
                            hidden=output.hidden_states if hidden else (), scores=kept)

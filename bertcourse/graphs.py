@@ -314,7 +314,7 @@ _ROWS = [  # hardware, runtime, precision, what was run here (an arm of the benc
     (("x86，有 AVX-512 BF16 或 AMX", "x86 with AVX-512 BF16 or AMX"), "PyTorch", "bf16 (autocast)",
      "PyTorch SDPA, bf16", ("不必导出", "nothing to export")),
     (("任意 CPU", "any CPU"), "ONNX Runtime", "FP32", "ONNX Runtime FP32",
-     ("结果与 PyTorch 相同，作为基线", "same answers as PyTorch: the baseline")),
+     ("答案与 PyTorch 相同，只差舍入", "same answers as PyTorch, up to rounding")),
     (("x86，没有 VNNI", "x86 without VNNI"), "ONNX Runtime", ("INT8，权重 7 位", "INT8, weights in 7 bits"),
      ("正文里推算了溢出；速度没有测", "overflow worked out above; speed not run here"),
      ("`reduce_range=True`", "`reduce_range=True`")),

@@ -103,7 +103,7 @@ def losses(
 def items(
     batch: Mapping[str, Tensor],
 ) -> Tensor:  # (2,)
-    "How many tokens and how many pairs these two are means of."
+    "Number of chosen tokens and of pairs in the batch: the two losses are means over these."
     return torch.tensor([(batch["labels"] != -100).sum(), len(batch["labels"])])
 
 # %% ../nbs/03_2_pretraining.ipynb #exports-imports

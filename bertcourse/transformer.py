@@ -133,7 +133,8 @@ def layer_norm(
     centred = x - x.mean(-1, keepdim=True)
     variance = centred.square().mean(-1, keepdim=True)
     out = centred / torch.sqrt(variance + eps)
-    if weight is not None: out = out * weight
+    if weight is not None:
+        out = out * weight
     return out if bias is None else out + bias
 
 # %% ../nbs/02_transformer.ipynb #addnorm

@@ -1,9 +1,9 @@
 """What do the levers of faster inference cost in accuracy? The course's small BERT, fine-tuned on sentiment, once for each seed.
 
 Every arm changes the same fine-tuned model of its seed: other numbers (bf16, 8 bits), fewer heads or layers, shorter inputs. Heads go
-in the order of their importance on 512 validation examples (after Michel et al. 2019, but from the mean loss of each batch of 64);
-a layer keeps one at least. A model that is trained on after the cut has a counterpart that is trained on without it. Score: accuracy
-on 2,000 test examples; "agreement" is the share of answers that are those of FP32.
+in the order of their importance on 512 validation examples (Michel et al. 2019, without their norm for each layer); a layer keeps one
+at least. A model that is trained on after the cut has a counterpart that is trained on without it. Score: accuracy on 2,000 test
+examples; "agreement" is the share of answers that are those of FP32.
 """
 
 import copy
@@ -84,7 +84,7 @@ def calibration(arm: str, made: dict) -> Calibration:
 def without_heads(made: dict, count: int):
     "A copy of the model without its least important heads."
     task, model, rows = made["task"], made["model"], made["rows"]["validation"]
-    importance = head_importance(model, [task.collate(rows[i:i + 64]) for i in range(0, len(rows), 64)], each="batch")
+    importance = head_importance(model, [task.collate(rows[i:i + 64]) for i in range(0, len(rows), 64)])
     layers, heads = importance.shape
     gone, left = {}, Counter({layer: heads for layer in range(layers)})
     for place in importance.flatten().argsort().tolist():

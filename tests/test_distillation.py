@@ -23,12 +23,12 @@ from bertcourse.distillation import (
     distillation_loss,
     head_loss,
     hidden_loss,
-    kept_scores,
     mean_vector,
     measure_cost,
     new_model,
     observe,
     race,
+    record_scores,
     relation_loss,
     soft_loss,
     soften,
@@ -190,10 +190,10 @@ def test_scores_explain_the_weights_of_every_family(family):
 
 def test_scores_are_kept_only_within_the_block():
     net, given = model(SMALL).eval(), batch(labels=False)
-    with kept_scores(net) as first:
+    with record_scores(net) as first:
         net(**given)
     net(**given)
-    with kept_scores(net) as second:
+    with record_scores(net) as second:
         assert len(first) == 2 and second == []
 
 
@@ -202,7 +202,7 @@ def test_attention_is_as_it_was_after_the_block():
     net.set_attn_implementation("sdpa")
     plain = net(**given).logits
     assert len(observe(net, given, scores=True).scores) == 2 and net.config._attn_implementation == "sdpa"
-    with pytest.raises(ValueError), kept_scores(net):
+    with pytest.raises(ValueError), record_scores(net):
         net(nonsense=1)
     assert torch.equal(net(**given).logits, plain)
 
