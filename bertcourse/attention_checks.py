@@ -118,4 +118,4 @@ def check_weights(
         leaked = weights.masked_fill(visible | ~visible.any(-1, keepdim=True), 0.0).max()
         if leaked > atol:
             raise ValueError(f"a hidden key has weight {leaked:.3f}: "
-                             "the mask was not applied to the keys")
+                             "the mask was not applied to the keys, or it is inverted")

@@ -96,8 +96,9 @@ class Recording:
         return {arm: statistics.mean(values) for arm, values in self.scores(score).items()}
 
     def sd(self, score: str) -> dict[str, float]:  # arm → standard deviation over seeds
-        "Sample standard deviations over seeds."
-        return {arm: statistics.stdev(values) for arm, values in self.scores(score).items()}
+        "Sample standard deviations over seeds; 0 for a single seed."
+        found = self.scores(score).items()
+        return {arm: statistics.stdev(values) if len(values) > 1 else 0.0 for arm, values in found}
 
     def compare(
         self,
@@ -245,7 +246,7 @@ def outside(
     slack: float = 0.02,  # allowed on top, for arms whose seeds all agree
     single: float = 0.06,  # allowed where all rows hold one figure: one model's, whose spread was never recorded
 ) -> list[str]:  # scores that do not fit
-    """Which scores of a new run lie outside of the interval in which the recorded ones let expect it?
+    """Which scores of a new run lie outside the interval that the recorded runs predict?
 
     An interval of Student's t for one more run. Three or five seeds may agree by chance, so an arm whose spread is less
     than the median of all arms' is given the median.

@@ -53,8 +53,9 @@ def _encode(tokenizer: Any, document: Document) -> tuple[Any, list[Any]]:
     "The first two sentences as inputs, and for each token its sentence and word, or None."
     sentences = [[word.text for word in sentence] for sentence in document[:2]]
     inputs = tokenizer(*sentences, is_split_into_words=True, return_tensors="pt", truncation=True)
-    places = zip(inputs.sequence_ids(0), inputs.word_ids(0))
-    return inputs, [None if s is None else (s, document[s][w]) for s, w in places]
+    places = [(s, w) for s, w in zip(inputs.sequence_ids(0), inputs.word_ids(0))]
+    found = {(s, w): (s, document[s][w]) for s, w in places if s is not None}
+    return inputs, [found.get(place) for place in places]       # one object for each word
 
 def _pairs(words: Sequence[Any], test: Any) -> Tensor:  # truth values (n, n)
     "For which two tokens of the text does a test hold?"
@@ -63,6 +64,12 @@ def _pairs(words: Sequence[Any], test: Any) -> Tensor:  # truth values (n, n)
         for j, second in enumerate(words):
             found[i, j] = bool(first and second and test(*first, *second))
     return found
+
+def _repeats(words: Sequence[Any], one_word: Tensor) -> Tensor:  # truth values (n, n)
+    "For which two tokens do their words read the same, at different places? Not for punctuation."
+    texts = [word[1].text.lower() if word and word[1].pos != "PUNCT" else None for word in words]
+    equal = torch.tensor([[a is not None and a == b for b in texts] for a in texts])
+    return equal & ~one_word
 
 RELATIONS = ("previous token", "next token", "[SEP]", "verb → its subject",
              "verb → its subject, not adjacent", "same word elsewhere",
@@ -86,13 +93,15 @@ def relations(
     i, j = torch.arange(len(ids))[:, None], torch.arange(len(ids))
     text = _pairs(words, _is_text)
     subject = _pairs(words, _is_subject)
-    beside = (subject & ((i - j).abs() == 1)).any(-1, keepdim=True)
+    one_word = torch.tensor([[a is b for b in words] for a in words])   # tokens of the same word
+    beside = (subject & ((i - j).abs() == 1)).any(-1)
+    beside = (one_word & beside).any(-1, keepdim=True)
     found = {"previous token": i - j == 1,
              "next token": j - i == 1,
              "[SEP]": (ids == tokenizer.sep_token_id).expand(len(ids), -1),
              "verb → its subject": subject,
              "verb → its subject, not adjacent": subject & ~beside,
-             "same word elsewhere": (ids[:, None] == ids) & (i != j) & text,
+             "same word elsewhere": _repeats(words, one_word),
              "another thing of the same kind": _pairs(words, _is_same_kind),
              "pronoun → its name": _pairs(words, _is_name),
              "8 or more tokens away": ((i - j).abs() >= 8) & text}
@@ -116,9 +125,10 @@ def collect_shares(
     lang: str,
     count: int = 150,  # documents, of the validation split
 ) -> dict[str, dict[str, Tensor]]:  # relation → "share", "others", "uniform"
-    """Shares of all heads in every document that has the relation, (documents, layers, heads),
+    """Shares of all heads in every document that has the relation: (documents, layers, heads).
 
-    and those of uniform attention, (documents,)."""
+    "others" holds the shares of the rows without a target on the same keys, "uniform" those of
+    uniform attention, (documents,)."""
     found = {}
     for document in documents(count, lang=lang, split="validation"):
         inputs, words = _encode(tokenizer, document)
@@ -176,12 +186,13 @@ class survey_heads:
 
     def _repr_mimebundle_(self, include=None, exclude=None):
         heads = ["targets", "layer.head", "share", "uniform", "difference, 95% interval",
-                 "documents"]
+                 "other rows", "documents"]
         rows = []
         for name, r in self.rows.items():
             difference = f"{r['share'] - r['uniform']:+.2f} [{r['low']:+.2f}, {r['high']:+.2f}]"
+            others = "" if math.isnan(r["others"]) else f"{r['others']:.2f}"
             rows.append([name, f"{r['layer'] + 1}.{r['head'] + 1}", f"{r['share']:.2f}",
-                         f"{r['uniform']:.2f}", difference, r["documents"]])
+                         f"{r['uniform']:.2f}", difference, others, r["documents"]])
         return table(heads, rows)._repr_mimebundle_()
 
 # %% ../nbs/helpers/heads.ipynb #plot-attention
@@ -200,8 +211,10 @@ def plot_attention(
     inputs = tokenizer(text, pair, return_tensors="pt", truncation=True)
     weights, tokens = attention_weights(model, inputs), inputs.tokens()
     query, word = frame or ("", "")
-    frames = [(i, j) for i, row in enumerate(tokens) for j, column in enumerate(tokens)
-              if row == query and column in word]
+    pieces = tokenizer.tokenize(word)
+    starts = [j for j in range(len(tokens)) if pieces and tokens[j:j + len(pieces)] == pieces]
+    columns = [j + k for j in starts for k in range(len(pieces))]
+    frames = [(i, j) for i, row in enumerate(tokens) for j in columns if row == query]
     maps = {f"{title}\nlayer {layer + 1}, head {head + 1}": weights[layer, head]
             for title, (layer, head) in heads.items()}
     return plot_heatmaps(maps, tokens, limits=None, cell=cell, frames=frames, scale="weight",

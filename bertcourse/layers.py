@@ -39,8 +39,10 @@ def plot_layer(
              "norm 1": attention.output.LayerNorm, "wide": layer.intermediate,
              "W_2": layer.output.dense, "norm 2": layer.output.LayerNorm}
     hooks = [module.register_forward_hook(watch(name)) for name, module in parts.items()]
-    with torch.no_grad(): layer(x)
-    for hook in hooks: hook.remove()
+    try:
+        with torch.no_grad(): layer(x)
+    finally:
+        for hook in hooks: hook.remove()
     steps = [("x", str(tuple(x.shape))), ("Q, K, V", f"3 × {shapes['query']}"),
              ("softmax(QKᵀ / √d_k), per head", str(shapes["weights"])),
              ("weights × V, heads joined", str(shapes["heads"])), ("× W^O", str(shapes["W^O"])),

@@ -103,9 +103,10 @@ def token_overlap(
 ) -> list[float]:  # of each pair, between 0 and 1
     """Tokens that both sentences have, as a share of those that at least one has.
 
-    A baseline without a model. `ValueError` where one list is longer."""
-    def tokens_of(sentences): return [set(tokenizer(s)["input_ids"]) for s in sentences]
-    return [len(one & other) / len(one | other) for one, other in
+    Special tokens do not count. A baseline without a model. `ValueError` where one list is longer."""
+    def tokens_of(sentences):
+        return [set(tokenizer(s, add_special_tokens=False)["input_ids"]) for s in sentences]
+    return [len(one & other) / max(len(one | other), 1) for one, other in
             zip(tokens_of(first), tokens_of(second), strict=True)]
 
 def compare_correlations(
@@ -285,6 +286,13 @@ def sense_sentences(
     return sentences, senses
 
 # %% ../nbs/helpers/representations.ipynb #sense-states
+def _put_before(ids: Sequence[int], filler: Sequence[int], count: int) -> list[int]:
+    "A sentence after the last tokens of other text, so that its own move on by `count` places."
+    if not 0 <= count <= len(filler):
+        raise ValueError(f"a word cannot move on by {count} places: give a position that is 0 to "
+                         f"{len(filler)} after its own")
+    return [*ids[:1], *filler[len(filler) - count:], *ids[1:]]
+
 @torch.no_grad()
 def sense_states(
     encoder: nn.Module,  # a BERT of transformers
@@ -296,13 +304,16 @@ def sense_states(
 ) -> Tensor:  # (layers + 1, sentences, H), on the CPU
     """The vectors of a word in each sentence, at the input and after each layer.
 
-    Dropout is off, whatever the model's mode. `ValueError` for a text that is too long."""
+    Dropout is off, whatever the model's mode. `ValueError` for a sentence without the word, a
+    position that cannot be reached and a text that is too long."""
     id, filler = tokenizer.convert_tokens_to_ids(word), tokenizer(_FILLER[lang])["input_ids"][1:-1]
     rows = []
     for sentence in sentences:
         ids = tokenizer(sentence)["input_ids"]
+        if id not in ids:
+            raise ValueError(f"{word!r} is no token of {sentence!r}")
         if position is not None:
-            ids = ids[:1] + filler[len(filler) - (position - ids.index(id)):] + ids[1:]
+            ids = _put_before(ids, filler, position - ids.index(id))
         rows.append(ids)
     places = [ids.index(id) for ids in rows]
     inputs = tokenizer.pad({"input_ids": rows}, return_tensors="pt")
@@ -385,9 +396,10 @@ def explain_gap(
     sentence: str,  # with one [MASK]
     candidates: Sequence[int],  # see `frequent_tokens`
 ) -> table:
-    """For each token: the weight it gets from the gap, how often replacing it changes the answer,
+    """A table of the tokens: weight, effect of replacing each, and an example.
 
-    and the most similar token that does."""
+    The weight is what a token gets from the gap, the effect the share of replacements that change
+    the answer, the example the most similar token that does."""
     inputs = _encode(model, tokenizer, sentence)
     ids, word = inputs["input_ids"][0].cpu(), tokenizer.convert_ids_to_tokens
     gap = ids.tolist().index(tokenizer.mask_token_id)
@@ -398,10 +410,11 @@ def explain_gap(
              "most similar of them → answer"]
     rows = []
     for place, answers in zip(*replacement_effects(model, tokenizer, ids, candidates)):
-        flips = [(new, to) for new, to in zip(candidates, answers.tolist()) if to != answer]
+        others = [(new, to) for new, to in zip(candidates, answers.tolist()) if new != ids[place]]
+        flips = [(new, to) for new, to in others if to != answer]
         nearest = max(flips, key=lambda flip: vectors[ids[place]] @ vectors[flip[0]], default=None)
         change = f"{word(nearest[0])} → {word(nearest[1])}" if nearest else "–"
-        share = f"{len(flips) / len(candidates):.0%}"
+        share = f"{len(flips) / len(others):.0%}"
         rows.append([word(ids[place].item()), f"{weights[place]:.2f}", share, change])
     return table(heads, rows)
 

@@ -192,8 +192,10 @@ def stages(
     parts = {"embeddings": model.embeddings, "pooler": model.pooler,
              **{f"layer {i + 1}": layer for i, layer in enumerate(model.encoder.layer)}}
     hooks = [module.register_forward_hook(watch(name)) for name, module in parts.items() if module is not None]
-    with torch.no_grad(): model(**inputs)
-    for hook in hooks: hook.remove()
+    try:
+        with torch.no_grad(): model(**inputs)
+    finally:
+        for hook in hooks: hook.remove()
     return found
 
 def plot_model(

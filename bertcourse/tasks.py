@@ -374,7 +374,7 @@ class Tagging(Task):
             made.append(row)
         return made
 
-    def decode(self, found, rows, encoded) -> list[dict[str, Any]]:  # tags, probabilities, spans
+    def decode(self, found, rows, encoded) -> list[dict[str, Any]]:  # tags, spans (each with its probability)
         "The likeliest tag of every word, repaired, and the entities. A word in two windows is judged where it has more context."
         tokens, = _columns(rows, "tokens")
         best = [[(-1, "", 1.0)] * len(words) for words in tokens]  # "": a word without pieces, so far

@@ -156,6 +156,13 @@ def recording(**values: list[float]) -> experiments.Recording:
     return experiments.Recording("made", rows, {}, {}, "", "", "", 1.0)
 
 
+def test_a_single_seed_has_no_spread():
+    made = recording(x=[0.5], y=[0.6])
+    assert made.sd("a") == {"x": 0.0, "y": 0.0}
+    assert experiments.outside(made, {"arm": "x", "seed": 0, "a": 0.51}) == []
+    assert experiments.outside(made, {"arm": "x", "seed": 0, "a": 0.9})
+
+
 def test_comparisons_are_paired_by_seed():
     "A difference of 1 ± 0.1 in each seed is found though the seeds are 10 apart; the order of the rows changes nothing."
     made = recording(x=[1.0, 11.1, 20.9], y=[0.0, 10.0, 20.0])

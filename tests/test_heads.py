@@ -7,6 +7,7 @@ import torch
 from torch.testing import assert_close
 from transformers import AutoModelForMaskedLM
 
+from bertcourse import heads as heads_module
 from bertcourse.corpus import documents
 from bertcourse.heads import (
     RELATIONS,
@@ -16,6 +17,7 @@ from bertcourse.heads import (
     loss_without,
     masked_batch,
     masked_loss,
+    plot_attention,
     plot_gap,
     relations,
     share_on,
@@ -97,13 +99,53 @@ def test_targets_are_what_the_grammar_says(tokenizer, lang):
                 good = {"previous token": j == i - 1, "next token": j == i + 1, "[SEP]": ids[j] == tokenizer.sep_token_id}
                 if b:
                     good |= {"verb → its subject": a.pos == "VERB" and b.role == "subject" and s == t,
-                             "verb → its subject, not adjacent": a.pos == "VERB" and b.role == "subject" and abs(i - j) > 1,
-                             "same word elsewhere": ids[i] == ids[j] and i != j,
+                             "verb → its subject, not adjacent": a.pos == "VERB" and b.role == "subject" and not any(
+                                 abs(k - m) == 1 for k, first in enumerate(words) if first is words[i]
+                                 for m, second in enumerate(words) if second and second[0] == s and second[1].role == "subject"),
+                             "same word elsewhere": a.text.lower() == b.text.lower() and a.pos != "PUNCT" and words[i] is not words[j],
                              "another thing of the same kind": a.entity == b.entity != "" and a.text != b.text,
                              "pronoun → its name": a.pos == "PRON" and a.ref == b.ref != "",
                              "8 or more tokens away": abs(i - j) >= 8}  # fmt: skip
                 assert good[name], (name, i, j, document)
     assert seen == set(RELATIONS)
+
+
+def test_the_same_word_is_neither_punctuation_nor_a_part_of_the_same_word(tokenizer):
+    """Full stops and the characters of one Chinese name are no other occurrences of a word."""
+    for lang in ("en", "zh"):
+        for document in documents(30, lang=lang, split="validation"):
+            inputs, words = _encode(tokenizer, document)
+            same = relations(tokenizer, inputs["input_ids"][0], words)["same word elsewhere"]
+            for i, j in same.nonzero().tolist():
+                assert words[i] is not words[j] and words[i][1].text.isalnum() | ("'" in words[i][1].text)
+
+
+def test_a_verb_beside_its_subject_is_adjacent_with_all_its_tokens(tokenizer):
+    """In Chinese a verb has several tokens, of which only the first is beside the subject."""
+    parts = 0
+    for document in documents(60, lang="zh", split="validation"):
+        inputs, words = _encode(tokenizer, document)
+        found = relations(tokenizer, inputs["input_ids"][0], words)
+        subject, apart = found["verb → its subject"], found["verb → its subject, not adjacent"]
+        for i, word in enumerate(words):
+            tokens = [k for k, other in enumerate(words) if other is word and word is not None]
+            if subject[i].any() and len(tokens) > 1:
+                parts += 1
+                assert len({bool(apart[k].any()) for k in tokens}) == 1, (document, i)
+    assert parts > 20
+
+
+@pytest.mark.parametrize("text, frame, columns", [
+    ("Anna ate a cake because she was tired.", ("she", "Anna"), ["anna"]),
+    ("安娜不会打鼓，可是她很高兴。", ("她", "安娜"), ["安", "娜"]),
+    ("Anna ate a cake because she was tired.", ("she", "Ben"), []),
+])  # fmt: skip
+def test_only_the_word_is_framed(model, tokenizer, monkeypatch, text, frame, columns):
+    """Not the article in the name, and all pieces of the name."""
+    framed = []
+    monkeypatch.setattr(heads_module, "plot_heatmaps", lambda maps, tokens, **how: framed.extend(tokens[j] for _, j in how["frames"]))
+    plot_attention(model, tokenizer, text, heads={"a head": (0, 0)}, frame=frame)
+    assert framed == columns
 
 
 def test_others_are_the_rows_without_a_target(model, tokenizer):

@@ -96,7 +96,8 @@ def test_similarity_and_overlap(tokenizer):
     first, second = torch.eye(3), torch.tensor([[1.0, 0, 0], [1, 1, 0], [1, 0, 0]])
     assert r.similarity_score(first, second, [5, 3, 0]) == pytest.approx(1)
     assert r.token_overlap(tokenizer, ["Anna likes rice."], ["Anna likes rice."]) == [1]
-    assert 0 < r.token_overlap(tokenizer, ["Anna likes rice."], ["Ben likes rice."])[0] < 1
+    assert r.token_overlap(tokenizer, ["Anna likes rice."], ["Ben likes rice."]) == [3 / 5]  # anna, ben; likes, rice and the full stop in both
+    assert r.token_overlap(tokenizer, ["cake", ""], ["rice", ""]) == [0, 0]  # [CLS] and [SEP] do not count
     with pytest.raises(ValueError):
         r.token_overlap(tokenizer, ["Anna likes rice."], [])
 
@@ -170,6 +171,15 @@ def test_senses(encoder, tokenizer, lang, word):
     assert not torch.allclose(states[4, 0], states[4, -1], atol=0.1)
 
 
+def test_a_position_that_cannot_be_reached_is_refused(encoder, tokenizer):
+    sentences, _ = r.sense_sentences("en", "bank", count=1)
+    for position in (2, 120):
+        with pytest.raises(ValueError, match="a word cannot move on by .* places: give a position that is 0 to"):
+            r.sense_states(encoder, tokenizer, "en", "bank", sentences, position=position)
+    with pytest.raises(ValueError, match="'bank' is no token of 'Anna likes rice.'"):
+        r.sense_states(encoder, tokenizer, "en", "bank", ["Anna likes rice."])
+
+
 def test_principal_components():
     line = torch.arange(6.0)[:, None] * torch.tensor([[3.0, 4.0, 0.0]])
     points = r.principal_components(line)
@@ -204,6 +214,12 @@ def test_explain_gap(masked_lm, tokenizer):
     found = r.explain_gap(masked_lm, tokenizer, "She had a [MASK] of rice for dinner.", candidates)
     shares = {row[0]: float(row[2].rstrip("%")) for row in found.rows}
     assert found.heads[0] == "[MASK] = bowl" and shares["rice"] > 80 and shares["she"] < 10
+
+
+def test_a_token_is_not_replaced_by_itself(masked_lm, tokenizer):
+    rice, bread = tokenizer.convert_tokens_to_ids(["rice", "bread"])
+    found = r.explain_gap(masked_lm, tokenizer, "She had a [MASK] of rice for dinner.", [rice, bread])
+    assert {row[0]: row[2] for row in found.rows}["rice"] == "100%"  # bread changes bowl to piece; rice is no replacement
 
 
 @pytest.mark.parametrize("lang", ["en", "zh"])

@@ -15,8 +15,9 @@ from transformers.activations import ACT2FN
 from transformers.models.bert.modeling_bert import BertLayer
 
 from bertcourse.attention_checks import check_weights
-from bertcourse.bert import SHAPES
+from bertcourse.bert import SHAPES, BertModel
 from bertcourse.layers import PreNormLayer, layer_cost, mean_cosine, plot_layer, random_layers
+from bertcourse.sizes import stages
 from bertcourse.transformer import (
     AddNorm,
     Attention,
@@ -441,3 +442,14 @@ def test_mean_cosine_of_vectors_made_by_hand():
     x = torch.tensor([[[1.0, 0.0], [2.0, 0.0], [0.0, 3.0]]])
     assert mean_cosine(x) == pytest.approx(1 / 3, abs=1e-6)
     assert mean_cosine(-5 * torch.ones(1, 4, 3)) == pytest.approx(1, abs=1e-6)
+
+
+def test_pictures_leave_nothing_on_a_model_that_refused():
+    layer = EncoderLayer(small())
+    with pytest.raises(Exception):  # noqa: B017 - whatever torch raises for a wrong width
+        plot_layer(layer, torch.zeros(1, 3, 5))
+    assert not any(module._forward_hooks for module in layer.modules())
+    model = BertModel(small())
+    with pytest.raises(Exception):  # noqa: B017
+        stages(model, {"input_ids": torch.zeros(1, 10_000, dtype=torch.long)})
+    assert not any(module._forward_hooks for module in model.modules())
