@@ -232,6 +232,6 @@ def test_what_is_not_there_is_refused(model, tokenizer):
 def test_a_survey_shows_every_relation():
     found = survey_heads(load("tiny"), "en", count=30)
     text = found._repr_mimebundle_()["text/plain"]
-    assert text.startswith("targets | layer.head | share | uniform | difference, 95% interval | documents\nprevious token | 1.3 | 0.6")
+    assert text.startswith("targets | layer.head | share | uniform | difference, 95% interval | other rows | documents\nprevious token | 1.3 | 0.6")
     assert found.heads("next token") == {"next token": (0, 3)}
     assert all(math.isfinite(row["share"]) for row in found.rows.values())
