@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .base.text import HAN, KANA
-from .file_text import FileError, Location, list_names, shorten
+from .file_text import FileError, Location, list_choices, list_names, shorten
 
 # %% auto #0
 __all__ = ['TASKS', 'NUMBER_TASKS', 'CHINESE', 'column_sets', 'other_names', 'find_column', 'choose_columns', 'split_words',
@@ -82,8 +82,10 @@ def choose_columns(
     names, needed = [*names], {c for shape in column_sets(task, labelled) for c in shape}
     known = [*dict.fromkeys(c for shape in column_sets(task) for c in shape), "id"]
     if strange := [ours for ours in columns if ours not in known]:
-        raise FileError(f"columns has {strange[0]!r}, which {task} has not: name {list_names(known)}",
-                        f"columns 里有 {strange[0]!r}，而 {task} 没有这一列，请写 {list_names(known, '、')}")
+        names_known = list_choices(known), list_choices(known, "、", " 或 ")
+        raise FileError(f"columns names {strange[0]!r}, but task {task} has no such column: "
+                        f"use {names_known[0]}",
+                        f"columns 里有 {strange[0]!r}，而任务 {task} 没有这一列，请用 {names_known[1]}")
     if absent := [theirs for ours, theirs in columns.items() if ours in needed and theirs not in names]:
         raise at.error(f"no column {shorten(absent[0])!r}, only {list_names(names)}: name one of them in columns",
                        f"没有列 {shorten(absent[0])!r}，只有 {list_names(names, '、')}，请在 columns 里写其中之一")
@@ -130,7 +132,7 @@ def check_strings(
 ) -> list[str]:
     "A list of texts. Raises `FileError`."
     if isinstance(value, list) and value: return [check_string(item, name, at) for item in value]
-    raise at.error(f"{name!r} is no list of texts: write [\"…\", \"…\"]", f"{name!r} 不是文字的列表，请写成 [\"…\", \"…\"]")
+    raise at.error(f"{name!r} is not a list of texts: write [\"…\", \"…\"]", f"{name!r} 不是文字的列表，请写成 [\"…\", \"…\"]")
 
 def class_name(
     value: Any,  # of a label

@@ -15,7 +15,8 @@ from .columns import CHINESE
 from .file_text import FileError, Found, Location, Said, Source, shorten, split_lines
 
 # %% auto #0
-__all__ = ['as_bio', 'missing_tag', 'read_conll', 'tag_converter', 'has_tags', 'check_tags', 'wrong_tag', 'looks_like_conll']
+__all__ = ['as_bio', 'entity_types', 'missing_tag', 'read_conll', 'tag_converter', 'is_iob1', 'from_iob1', 'has_tags',
+           'check_tags', 'wrong_tag', 'looks_like_conll']
 
 # %% ../nbs/helpers/conll.ipynb #conll
 _TAG = re.compile(r"O|([BIMELSU])-(\S+)")
@@ -28,10 +29,18 @@ def as_bio(
     found = _TAG.fullmatch(tag) if isinstance(tag, str) else None
     return found and (f"{_BIO.get(found[1], found[1])}-{found[2]}" if found[1] else tag)
 
+def entity_types(
+    tags: Sequence[str],  # BIO, of one sentence
+) -> list[str]:
+    "The types of a sentence's entities; an I- after nothing of its type begins one (conlleval)."
+    return [tag[2:] for before, tag in zip(["O", *tags], tags)
+            if tag[0] == "B" or tag[0] == "I" and before[2:] != tag[2:]]
+
 def _fields(line: str) -> list[str]:
     "Token, other columns, tag; between tabs, or else between blanks (a token may be a U+3000 or have a blank in it)."
-    line = line.rstrip(" \t")
-    return line.split("\t") if "\t" in line else [*filter(None, line.split(" "))]
+    token, *others = line.rstrip(" \t").split("\t")
+    if not others: return [*filter(None, token.split(" "))]
+    return [token, *(cell.strip(" ") or cell for cell in others)]
 
 # %% ../nbs/helpers/conll.ipynb #blocks
 _Line = tuple[int, list[str]]  # number of a line, its fields
@@ -46,6 +55,14 @@ def _blocks(source: Source) -> Iterator[list[_Line]]:
             if kept := _without_comments(block): yield kept
             block = []
 
+_TOKEN_NAMES = frozenset("token tokens word words form".split())
+_TAG_NAMES = frozenset("tag tags label labels ner ne ner_tag ner_tags bio iob pos upos".split())
+
+def _is_header(cells: Sequence[str]) -> bool:
+    "Does a line name its columns, such as token and tag?"
+    names = [cell.lower() for cell in cells]
+    return names[0] in _TOKEN_NAMES and not _TAG_NAMES.isdisjoint(names[1:])
+
 def _without_comments(block: list[tuple[int, str, list[str]]]) -> list[_Line]:
     "A sentence without the lines before it that begin with # and are no token called #."
     tags_last = any(as_bio(cells[-1]) for _, line, cells in block if not line.startswith("#"))
@@ -57,7 +74,8 @@ def _without_comments(block: list[tuple[int, str, list[str]]]) -> list[_Line]:
     return [(number, cells) for number, _, cells in block[k:]]
 
 # %% ../nbs/helpers/conll.ipynb #tag-column
-_CHUNKS = frozenset("NP VP PP ADVP ADJP SBAR PRT CONJP INTJ LST UCP".split())  # phrases of CoNLL-2000, not entities
+# types of phrases, not of entities: those of CoNLL-2000 and 2003, and those of 2003 in German
+_CHUNKS = frozenset("NP VP PP ADVP ADJP SBAR PRT CONJP INTJ LST UCP NC VC PC".split())
 
 def _is_numbered(blocks: Sequence[Sequence[_Line]]) -> bool:
     "Does the first column count the tokens of every sentence, from 0, 1 or where the sentence before ended (CoNLL-U, GermEval)?"
@@ -67,18 +85,28 @@ def _is_numbered(blocks: Sequence[Sequence[_Line]]) -> bool:
         first = numbers[0] if numbers else 0
         return not others and numbers == [*range(first, first + len(numbers))] and all(len(cells) > 2 for _, cells in block)
     several = any(len(block) > 1 for block in blocks)  # single numbers may be tokens
-    return several and all(map(counts, blocks))
+    is_conllu = all(len(cells) == _IN_CONLLU for block in blocks for _, cells in block)
+    return (several or is_conllu) and all(map(counts, blocks))
 
 def _tag_column(blocks: Sequence[Sequence[_Line]], first: int) -> int:
     "The column whose cells are all tags; of several the one with most entities, phrases such as NP left out; else the last one: -1."
     found: dict[int, int] = {}
     width = min((len(cells) for block in blocks for _, cells in block), default=0)
     for column in range(first, width):
-        tags = [as_bio(cells[column]) for block in blocks for _, cells in block]
-        if None in tags or {tag[2:] for tag in tags if tag != "O"} <= _CHUNKS and "O" != max(tags): continue
-        found[column] = sum(tag.startswith("B-") for tag in tags)
+        sentences = [[as_bio(cells[column]) for _, cells in block] for block in blocks]
+        if any(None in tags for tags in sentences): continue
+        types = [kind for tags in sentences for kind in entity_types(tags)]
+        if types and set(types) <= _CHUNKS: continue
+        found[column] = len(types)
     if len(found) < 2 and width - 1 in found or not found: return -1
     return max(found, key=lambda column: (found[column], column))
+
+def _has_tags_first(blocks: Sequence[Sequence[_Line]]) -> bool:
+    "Are there two columns, a tag and then its token, as in the MIT corpora of queries?"
+    lines = [cells for block in blocks for _, cells in block]
+    if len(lines) < 2 or any(len(cells) != 2 for cells in lines): return False
+    tags, tokens = zip(*lines)
+    return all(map(as_bio, tags)) and set(tags) != {"O"} and not all(map(as_bio, tokens))
 
 _IN_CONLLU, _UPOS = 10, 3  # columns of CoNLL-U; which of them, from 0, has the universal part of speech
 
@@ -101,16 +129,24 @@ def _clean_tokens(sentences: Sequence[list[str]]) -> tuple[list[list[str]], Said
             "the digit behind each character (its place in the word) left out", "每个字后面的数字（在词里的位置）已去掉")
     return [*sentences], None
 
+def _counted(block: Sequence[_Line]) -> list[_Line]:
+    "A numbered sentence without -DOCSTART- and the lines of several words (3-4) or of none (3.1)."
+    return [(number, cells) for number, cells in block
+            if cells[0].isdigit() and cells[1] != "-DOCSTART-"]
+
 def _sentences(
     source: Source, labelled: bool,
     columns: Mapping[str, str],  # "tokens", "ner_tags" → number of the column, from 1
 ) -> tuple[list[tuple[int, dict[str, Any]]], list[Said]]:  # sentences with the line of each one's first token; what was understood
     "Raises `FileError`."
     blocks = [*_blocks(source)]
+    has_header = bool(blocks) and _is_header(blocks[0][0][1])
+    if has_header: blocks = [*filter(None, [blocks[0][1:], *blocks[1:]])]
     numbered = _is_numbered(blocks)
-    if numbered: blocks = [[(at, cells) for at, cells in block if cells[0].isdigit()] for block in blocks]
+    if numbered: blocks = [*filter(None, map(_counted, blocks))]
     first = int(columns["tokens"]) - 1 if "tokens" in columns else int(numbered)
     column = _default_column(blocks, numbered) if labelled or numbered else -1
+    if not columns and _has_tags_first(blocks): first, column = 1, 0
     if "ner_tags" in columns: column = int(columns["ner_tags"]) - 1
     is_even = column >= 0 or len({len(cells) for block in blocks for _, cells in block}) == 1
     rows = [_sentence(source, block, first, column, labelled, is_even) for block in blocks]
@@ -119,6 +155,7 @@ def _sentences(
     said = Said(f"tokens in column {1 + first}, tags in {'the last' if column < 0 else f'column {column + 1}'} (--columns changes it)",
                 f"第 {1 + first} 列是 token，{'最后一列' if column < 0 else f'第 {column + 1} 列'}是标签（可用 --columns 指定）")
     understood = [said] if first or column >= 0 else []
+    if has_header: understood.insert(0, Said("header left out", "表头已去掉"))
     if cleaned: understood.append(cleaned)
     return [(block[0][0], row) for block, row in zip(blocks, rows)], understood
 
@@ -126,8 +163,8 @@ def _sentence(
     source: Source, block: Sequence[_Line], first: int, column: int, labelled: bool,
     is_even: bool,  # have all lines the same number of columns, so that the last one may hold other labels than tags?
 ) -> dict[str, Any]:
-    "Tokens and tags of one sentence, as they are written. Raises `FileError`."
-    row: dict[str, Any] = {"tokens": [], "ner_tags": []}
+    "Tokens and tags of one sentence, as they are written, and their lines. Raises `FileError`."
+    row: dict[str, Any] = {"tokens": [], "ner_tags": [], "lines": []}
     for number, cells in block:
         at = Location(source.name, number)
         if len(cells) <= max(first, column):
@@ -139,6 +176,7 @@ def _sentence(
         if labelled and not (tag and (is_even or as_bio(tag))): raise missing_tag(cells[first], at)
         row["tokens"].append(cells[first])
         row["ner_tags"].append(tag)
+        row["lines"].append(number)
     return row
 
 def missing_tag(
@@ -159,25 +197,36 @@ def read_conll(
     if not all(ours in ("tokens", "ner_tags") and theirs.isdecimal() and int(theirs) for ours, theirs in columns.items()):
         raise FileError(f"{source.name}: the columns of a CoNLL file have numbers: tokens=1,ner_tags=4, or leave columns out",
                         f"{source.name}：CoNLL 文件的列用序号指明：tokens=1,ner_tags=4，或者去掉 columns")
+    if source.text.startswith("#begin document"):
+        raise FileError(f"{source.name} is in the format of CoNLL-2012: convert it to a token "
+                        "and a BIO tag per line",
+                        f"{source.name} 是 CoNLL-2012 的格式：请换成一行一个 token 加一个 BIO 标签")
     sentences, said = _sentences(source, labelled, columns)
     source.notes += said
     return Said("CoNLL", "CoNLL"), "line", iter(sentences)
 
 # %% ../nbs/helpers/conll.ipynb #tags
 _SUFFIXED = re.compile(r"(\S+)[-_]([BIMELSU])")
+_UNDERSCORED = re.compile(r"([BIMELSU])_(\S+)")
 _LETTERS = frozenset("BIMELSUO")
 _MOST_LABELS = 500  # of words
 
 def _written(
     tags: Mapping[str, int],  # of all tokens of a file → how many
-) -> str:  # bio, letters (B), suffix (PER-B), bare (PER beside O) or words
+) -> str:  # bio, letters (B), lower (b-X), underscored (B_X), suffix (X-B), bare (X beside O) or words
     "How tags are written. O is the commonest label where there are entities, and rare among parts of speech."
     if any((as_bio(tag) or "O") != "O" for tag in tags) or set(tags) <= {"O"}: return "bio"
     if "O" in tags and set(tags) <= _LETTERS: return "letters"
+    if "o" in tags and len(tags) > 1 and all(map(as_bio, map(_capitalise, tags))): return "lower"
+    if all(_UNDERSCORED.fullmatch(tag) for tag in tags if tag != "O"): return "underscored"
     if all(_SUFFIXED.fullmatch(tag) for tag in tags if tag != "O"): return "suffix"
     if tags.get("O") == max(tags.values()): return "bare"
     few = len(tags) * 2 <= sum(tags.values()) or all(tag == tag.upper() for tag in tags)
     return "words" if few and len(tags) <= _MOST_LABELS and not all(tag.isdecimal() for tag in tags) else "bio"
+
+def _capitalise(tag: str) -> str:
+    "b-PER as B-PER."
+    return tag[:1].upper() + tag[1:]
 
 def _from_suffix(tags: Sequence[str]) -> list[str]:
     "PER-B as B-PER."
@@ -189,6 +238,10 @@ def _from_bare(tags: Sequence[str]) -> list[str]:
 
 _WRITTEN = {  # how tags are read, and what is said of it
     "bio": (lambda tags: [*map(as_bio, tags)], None),
+    "lower": (lambda tags: [as_bio(_capitalise(tag)) for tag in tags],
+              Said("a small letter in each tag", "标签的字母是小写")),
+    "underscored": (lambda tags: [as_bio(tag.replace("_", "-", 1)) for tag in tags],
+                    Said("an underscore behind the letter of each tag", "标签的字母后面是下划线")),
     "suffix": (_from_suffix, Said("the letter of each tag stands at its end", "标签的字母写在末尾")),
     "letters": (lambda tags: [tag if tag == "O" else as_bio(f"{tag}-ENTITY") for tag in tags],
                 Said("tags without a kind: called ENTITY", "标签没有类别：叫作 ENTITY")),
@@ -201,6 +254,22 @@ def tag_converter(
 ) -> tuple[Callable[[Sequence[str]], list[str | None]], Said | None]:
     "What makes the tags of a sentence BIO, with None for what is no tag, and what is to be said of it. Labels of words stay as they are."
     return _WRITTEN[_written(tags)]
+
+def is_iob1(
+    sentences: Sequence[Sequence[str]],  # the tags of each
+) -> bool:
+    "Does B- stand only where an entity follows one of its own type, and do others begin with I-?"
+    if not all(as_bio(tag) for tags in sentences for tag in tags): return False
+    found = {(tag[0], before[2:] == tag[2:])  # letter, and is the type that of the tag before?
+             for tags in sentences for before, tag in zip(["O", *tags], tags) if tag != "O"}
+    return ("I", False) in found and ("B", False) not in found
+
+def from_iob1(
+    tags: Sequence[str],  # of one sentence
+) -> list[str]:
+    "Tags with B- at the beginning of each entity."
+    return [f"B{tag[1:]}" if tag[0] == "I" and before[2:] != tag[2:] else tag
+            for before, tag in zip(["O", *tags], tags)]
 
 def has_tags(
     tags: Mapping[str, int],  # what stands in the column of the tags → how often
@@ -226,9 +295,9 @@ def wrong_tag(
     tag: Any,
     at: Location,  # where it stands
 ) -> FileError:
-    "The error for what is no tag."
+    "The error for what is not a tag."
     bad = json.dumps(tag, ensure_ascii=False)[:40]
-    return at.error(f"{bad} is no tag: write names such as O and B-PER", f"{bad} 不是标签，请写 O、B-PER 之类的名字")
+    return at.error(f"{bad} is not a tag: write names such as O and B-PER", f"{bad} 不是标签，请写 O、B-PER 之类的名字")
 
 # %% ../nbs/helpers/conll.ipynb #kind
 def looks_like_conll(
@@ -239,13 +308,16 @@ def looks_like_conll(
     return _is_tagged([line for line in split_lines(head) if line.strip()], labels) or _has_word_labels(head)
 
 def _is_tagged(lines: Sequence[str], labels: Sequence[str]) -> bool:
-    """Do all lines end in a tag or in a label of the model, as in a CoNLL file, or is it CoNLL-U?
+    """Do all lines end in a tag or in a label of the model, or begin with a tag, or is it CoNLL-U?
 
     A single one has to be a word and its entity: a text may end in O or in E-mail.
     """
     cells = [_fields(line) for line in lines if not line.startswith(("# ", "-DOCSTART-"))]
+    if cells and _is_header(cells[0]): cells = cells[1:]
     if len(cells) == 1: return len(cells[0]) == 2 and bool(re.fullmatch("[BIMELSU]-[A-Z]+", cells[0][1]))
-    if cells and all(len(row) == _IN_CONLLU and row[0][0].isdecimal() for row in cells): return True
+    is_conllu = all(len(row) == _IN_CONLLU and row[0][:1].isdecimal() for row in cells)
+    if cells and is_conllu: return True
+    if _has_tags_first([[(0, row) for row in cells]]): return True
     return bool(cells) and all(len(row) > 1 and (as_bio(row[-1]) or row[-1] in labels) for row in cells)
 
 def _has_word_labels(head: str) -> bool:

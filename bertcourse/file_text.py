@@ -15,8 +15,8 @@ from .base.messages import UserError
 from .base.encodings import decode, is_encoding, unpack
 
 # %% auto #0
-__all__ = ['Found', 'UNITS', 'FileError', 'Said', 'Location', 'shorten', 'list_names', 'show_error', 'Source', 'unreadable',
-           'split_lines', 'check_encoding', 'open_source']
+__all__ = ['Found', 'UNITS', 'FileError', 'Said', 'Location', 'shorten', 'list_names', 'list_choices', 'show_error', 'Source',
+           'unreadable', 'split_lines', 'check_encoding', 'open_source']
 
 # %% ../nbs/helpers/file_text.ipynb #file-error
 class FileError(UserError, ValueError):
@@ -67,6 +67,15 @@ def list_names(
     names = [shorten(name) for name in names]
     return separator.join(names[:most] + ["…"] * (len(names) > most))
 
+def list_choices(
+    names: Iterable[Any],
+    separator: str = ", ",
+    last: str = " or ",  # before the last one
+) -> str:
+    "Names for a message, of which one is to be chosen: a, b or c."
+    *before, end = map(str, names)
+    return f"{separator.join(before)}{last}{end}" if before else end
+
 def show_error(
     function: Callable,  # what is called with the other arguments
     *args: Any,
@@ -114,8 +123,8 @@ def unreadable(
 def split_lines(
     text: str,
 ) -> list[str]:
-    "Lines without their ends."
-    return [line.removesuffix("\r") for line in text.split("\n" if "\n" in text else "\r")]
+    "Lines without their ends; some programs write two carriage returns before a newline."
+    return [line.rstrip("\r") for line in text.split("\n" if "\n" in text else "\r")]
 
 def _encoding_name(encoding: str) -> str:
     "The name of an encoding for a message."

@@ -16,11 +16,14 @@ from .base.messages import plural
 from .columns import NUMBER_TASKS, TASKS, check_string, choose_columns, column_sets, find_column, split_words
 from .conll import check_tags, has_tags, looks_like_conll, read_conll
 from .corpus import SPLITS
-from .file_text import FileError, Found, Location, Said, Source, list_names, open_source, shorten, split_lines
+from bertcourse.file_text import (
+    FileError, Found, Location, Said, Source, list_choices, list_names, open_source, shorten,
+    split_lines,
+)
 from .json_rows import check_object, is_array, is_json, parse_json, read_json
 from .rows import Rows, class_order, finish_rows, make_row
 from .squad import question_id, read_squad
-from .tables import read_csv, read_tsv, table_kind
+from .tables import looks_like_csv, read_csv, read_tsv, table_kind
 
 # passed on, for other modules import them from here
 from .conll import as_bio as as_bio
@@ -38,19 +41,26 @@ _ALLOWED = {"ner": ("conll", "json"), "qa": ("squad", "json"), "text": ("json",)
 _SUFFIXES = {".json": ("json", "squad"), ".jsonl": ("json", "squad"), ".csv": ("csv",), ".tsv": ("tsv", "conll"), ".txt": ("conll",),
              ".conll": ("conll",), ".conllu": ("conll",), ".bio": ("conll",)}  # formats of which nothing need be said
 
-def _sniffed(task: str, source: Source) -> str:  # one of `FORMATS`
+def _sniffed(
+    task: str, source: Source,
+    columns: Iterable[str] = (),  # those of which the name or number is given
+) -> str:  # one of `FORMATS`
     "The format of a file's content. Raises `FileError` where the task has none such."
     allowed = _ALLOWED.get(task, ("tsv", "csv", "json"))
     if is_json(source) or source.suffix in (".json", ".jsonl"):  # where it is none, its reader says what is wrong
-        rows = "squad" not in allowed or source.suffix == ".jsonl" or '"question"' in source.text and '"paragraphs"' not in source.text
-        return "json" if rows else "squad"
+        return "squad" if "squad" in allowed and _is_squad(source, columns) else "json"
     if "conll" in allowed: return "conll"
     if "tsv" not in allowed:
         names = list_names(allowed), list_names(allowed, "、")
-        raise FileError(f"{source.name} is no JSON: {task} reads {names[0]}", f"{source.name} 不是 JSON：{task} 读的是 {names[1]}")
+        raise FileError(f"{source.name} is not JSON: {task} reads {names[0]}", f"{source.name} 不是 JSON：{task} 读的是 {names[1]}")
     if source.suffix in (".tsv", ".csv"): return source.suffix[1:]
-    first = next((line for line in split_lines(source.text) if line.strip()), "")
-    return "csv" if "\t" not in first and "," in first or first.lower().startswith("sep=") else "tsv"
+    return "csv" if looks_like_csv(task, source.text) else "tsv"
+
+def _is_squad(source: Source, columns: Iterable[str]) -> bool:
+    "Is JSON with questions one nested whole, rather than an object per question with columns?"
+    if source.suffix == ".jsonl": return False
+    if '"paragraphs"' in source.text: return True
+    return '"question"' not in source.text and ('"qas"' in source.text or not columns)
 
 def check_format(
     task: str,  # one of `TASKS`
@@ -62,11 +72,13 @@ def check_format(
     raise FileError(f"{task} is not read from {shorten(format)!r}: name {list_names(allowed)}",
                     f"{task} 不能从 {shorten(format)!r} 读：请写 {list_names(allowed, '、')}")
 
-def _reader(task: str, source: Source, format: str | None) -> Callable[..., Found]:
+def _reader(
+    task: str, source: Source, format: str | None, columns: Iterable[str],
+) -> Callable[..., Found]:
     "What reads a file: the reader of `format`, else that of its content. Raises `FileError`."
     column_sets(task)  # is there such a task?
     check_format(task, format)
-    found = format or _sniffed(task, source)
+    found = format or _sniffed(task, source, columns)
     if not format and found not in _SUFFIXES.get(source.suffix, ()):
         source.notes.append(Said(f"read as {found} (by content; --format changes it)", f"按内容判断为 {found}（可用 --format 指定）"))
     return _READERS[found]
@@ -76,7 +88,7 @@ def _is_labelled(task: str, source: Source, format: str | None, columns: Mapping
     "Does a file have the column that the task predicts?"
     target, probe = TASKS[task][-1], replace(source, notes=[])
     if target in columns: return True
-    form, _, raws = _reader(task, probe, format)(task, probe, columns, False)
+    form, _, raws = _reader(task, probe, format, columns)(task, probe, columns, False)
     if form.en == "CoNLL":
         return has_tags(Counter(tag for _, raw in raws for tag in raw[target]))
     return any(raw[theirs] is not None for _, raw in raws if (theirs := find_column(task, target, raw, columns)))
@@ -96,7 +108,7 @@ def read(
     path, columns, chosen = Path(path).expanduser(), columns or {}, {}
     source = open_source(path, encoding, content)
     if labelled is None: labelled = _is_labelled(task, source, format, columns)
-    form, unit, found = _reader(task, source, format)(task, source, columns, labelled)
+    form, unit, found = _reader(task, source, format, columns)(task, source, columns, labelled)
     if form.en == "CoNLL": columns = {}  # numbers, which its reader has used
     rows = Rows(task, path, form, unit, notes=source.notes)
     for place, raw in found:
@@ -109,8 +121,9 @@ def read(
             if not rows.columns and not form.en.startswith(("CoNLL", "SQuAD JSON", "CMRC JSON")):
                 rows.columns = dict(sorted(chosen.items(), key=lambda pair: [*raw].index(pair[1])))
         row, id = make_row(task, chosen, raw, at), raw.get(find_column(task, "id", raw, columns))
+        if "answers" in row and raw.get("is_impossible") is True: row["answers"] = []  # SQuAD 2.0
         if task == "qa": row = {"id": question_id(id, place), **row}
-        rows.add(place, row, id)
+        rows.add(place, row, id, raw["lines"] if form.en == "CoNLL" else ())
     finish_rows(rows)
     return rows
 
@@ -123,9 +136,13 @@ def read_all(
     **kw: Any,  # format, encoding: as for `read`
 ) -> dict[str, Rows]:
     "The rows of several files. Raises `FileError`."
-    if not files or not set(files) <= set(SPLITS):
-        raise FileError(f"files has {', '.join(files) or 'nothing'}: name {', '.join(SPLITS)}",
-                        f"files 里有 {'、'.join(files) or '空'}，请写 {'、'.join(SPLITS)}")
+    splits = list_choices(SPLITS), list_choices(SPLITS, "、", " 或 ")
+    if not files:
+        raise FileError(f"files is empty: give a file for {splits[0]}",
+                        f"files 是空的：请给出 {splits[1]} 的文件")
+    if strange := [key for key in files if key not in SPLITS]:
+        raise FileError(f"files has a key {strange[0]!r}: use {splits[0]}",
+                        f"files 里有键 {strange[0]!r}：请用 {splits[1]}")
     return {split: read(task, files[split], columns, labelled, **kw) for split in SPLITS if split in files}
 
 def _class_names(rows: Mapping[str, Rows], classes: Sequence[str] | None) -> list[str]:
@@ -185,7 +202,7 @@ def dataset(
 
 # %% ../nbs/helpers/files.ipynb #stream
 def _plain(task: str, line: str, shape: Sequence[str], at: Location) -> dict[str, Any]:
-    "A line that is no JSON. Raises `FileError`."
+    "A line that is not JSON. Raises `FileError`."
     if task == "qa":
         raise at.error('a question needs its context: write {"question": …, "context": …}',
                        '问题要有原文，请写 {"question": …, "context": …}')

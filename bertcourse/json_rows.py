@@ -36,7 +36,7 @@ def check_object(
 ) -> dict[str, Any]:
     "A JSON object. Raises `FileError`."
     if isinstance(value, dict): return value
-    raise at.error('no JSON object: write {"column": value, …}', '不是 JSON 对象，请写成 {"列名": 值, …}')
+    raise at.error('not a JSON object: write {"column": value, …}', '不是 JSON 对象，请写成 {"列名": 值, …}')
 
 _ARRAY = re.compile(r"\s*\[\s*({|\])")
 

@@ -14,7 +14,9 @@ from typing import Any
 
 from .base.display import printable
 from .columns import NUMBER_TASKS, as_number, check_string, check_strings, class_name, split_words
-from .conll import as_bio, check_tags, missing_tag, tag_converter, wrong_tag
+from bertcourse.conll import (
+    as_bio, check_tags, entity_types, from_iob1, is_iob1, missing_tag, tag_converter, wrong_tag,
+)
 from .file_text import UNITS, FileError, Location, Said, shorten
 from .squad import parse_answers, place_answers
 
@@ -44,7 +46,7 @@ def make_row(
         elif name != "label": row[name] = check_string(_joined(value, theirs), name, at)
         elif task not in NUMBER_TASKS: row[name] = class_name(value, at)
         elif (number := as_number(value)) is not None: row[name] = number
-        else: raise at.error(f"{shorten(value)!r} is no number: write one such as 3.5", f"{shorten(value)!r} 不是数，请写 3.5 这样的数")
+        else: raise at.error(f"{shorten(value)!r} is not a number: write one such as 3.5", f"{shorten(value)!r} 不是数，请写 3.5 这样的数")
     return row
 
 # %% ../nbs/helpers/rows.ipynb #rows
@@ -82,6 +84,7 @@ class Rows:
     moved: int = 0  # answers that were not where the file says
     notes: Sequence[Said] = ()  # what else there is to say of how the file was read
     ids: list[Any] = field(default_factory=list)  # of each row, where the file has them
+    lines: list[Sequence[int]] = field(default_factory=list)  # of the tokens of each row, in CoNLL
     _signs: set[str] = field(default_factory=set, init=False)  # which of + and - were labels
 
     def __len__(self) -> int: return len(self.rows)
@@ -107,8 +110,8 @@ class Rows:
         token: int = 0,  # of a CoNLL sentence
     ) -> Location:
         "Where a row stands: `rows.at(0).error(en, zh)` is a `FileError` that says so."
-        place = self.places[i]
-        return Location(self.path.name, place + token if self.form.en.startswith("CoNLL") else place, self.unit)
+        lines = self.lines[i] if self.lines else ()
+        return Location(self.path.name, lines[token] if lines else self.places[i], self.unit)
 
     def classes(self) -> Iterator[tuple[int, int, str]]:  # number of the row, number of the token, name
         "What has to be one of the classes; nothing where labels are numbers."
@@ -121,6 +124,7 @@ class Rows:
         place: int | str,  # where the row stands
         row: dict[str, Any],  # with the columns of the task
         id: Any = None,  # where the file has one
+        lines: Sequence[int] = (),  # of the tokens of a CoNLL sentence
     ) -> None:
         "Take a row, if it can be used."
         at = Location(self.path.name, place, self.unit)
@@ -134,6 +138,7 @@ class Rows:
             self.rows.append(row)
             self.places.append(place)
             self.ids.append(id)
+            self.lines.append(lines)
 
 # %% ../nbs/helpers/rows.ipynb #facts
 _NOUNS = {"ner": ("sentence", "sentences", "句"), "qa": ("question", "questions", "个问题"),
@@ -154,11 +159,6 @@ def _n(n: int, one: str, more: str, zh: str, counts: Mapping[str, int] | None = 
     return Said(f"{said.en} ({', '.join([f'{shorten(name)}: {counts[name]:,}' for name in each] + rest)})",
                 f"{said.zh}（{'，'.join([f'{shorten(name)}：{counts[name]:,}' for name in each] + rest)}）")
 
-def _types(tags: Sequence[str]) -> list[str]:
-    "The types of a sentence's entities; an I- after nothing of its type begins one, as for conlleval."
-    return [tag[2:] for before, tag in zip(["O", *tags], tags)
-            if tag[0] == "B" or tag[0] == "I" and before[2:] != tag[2:]]
-
 def _about_labels(labels: list[str] | list[float]) -> Said:
     "How many of each class, or from where to where."
     if isinstance(labels[0], str):
@@ -171,7 +171,7 @@ def _about_tags(sentences: Sequence[Sequence[str]]) -> Said:
     "How many entities of each type, or how many words with each label."
     words = Counter(tag for tags in sentences for tag in tags)
     if not all(map(as_bio, words)): return _n(len(words), "label", "labels", "类", words)
-    types = Counter(kind for tags in sentences for kind in _types(tags))
+    types = Counter(kind for tags in sentences for kind in entity_types(tags))
     return _n(types.total(), "entity", "entities", "个实体", types)
 
 def _shown(row: Mapping[str, Any], most: int = 60) -> str:
@@ -224,7 +224,7 @@ def _no_rows(rows: Rows) -> FileError:
     en, zh = "", ""
     for reason, n in rows.skipped.items():
         en, zh = f" ({n:,} skipped: {reason})", f"（跳过 {n:,} 个：{_REASONS[reason]}）"
-    return FileError(f"{rows.path} holds no rows{en}: name a file with data", f"{rows.path} 里没有数据{zh}，请换一个有数据的文件")
+    return FileError(f"{rows.path} has no rows{en}: name a file with data", f"{rows.path} 里没有数据{zh}，请换一个有数据的文件")
 
 def _check_ids(rows: Rows) -> None:
     "Scores are looked up by id, so each question needs its own. Raises `FileError`."
@@ -245,3 +245,7 @@ def _settle_tags(rows: Rows) -> None:
             raise missing_tag(row["tokens"][j], rows.at(i, j)) if rows.form.en == "CoNLL" else wrong_tag(row["ner_tags"][j], rows.at(i))
         row["ner_tags"] = made
     if note: rows.notes.append(note)
+    if is_iob1([row["ner_tags"] for row in rows.rows]):
+        rows.notes.append(Said("IOB1: an I- that begins an entity is read as B-",
+                               "IOB1：实体开头的 I- 读作 B-"))
+        for row in rows.rows: row["ner_tags"] = from_iob1(row["ner_tags"])

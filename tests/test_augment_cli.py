@@ -341,9 +341,9 @@ def test_the_language_is_that_of_the_first_rows(monkeypatch):
     ("1 field instead of 2", "pairs", "a dog\n"), ("'sentence2' is not text but 3", "pairs", '{"sentence1": "a", "sentence2": 3}\n'),
     ("line 2: 'label' is not text but [1]", "classification", '{"text": "a", "label": 1}\n{"text": "a", "label": [1]}\n'),
     ("line 3: the label is empty", "classification", '{"text": "a", "label": "b"}\n\n{"text": "a", "label": null}\n'),
-    ("'many' is no number", "regression", '{"text": "a", "label": "many"}\n'),
+    ("'many' is not a number", "regression", '{"text": "a", "label": "many"}\n'),
     ("1 token but 2 tags", "ner", '{"tokens": ["a"], "ner_tags": ["O", "O"]}\n'),
-    ("1 is no tag", "ner", '{"tokens": ["a"], "ner_tags": [1]}\n'),
+    ("1 is not a tag", "ner", '{"tokens": ["a"], "ner_tags": [1]}\n'),
     ("line 2: sentence, but sentence, label before", "classification", '{"text": "a", "label": "b"}\n{"text": "a"}\n'),
     ("line 2: sentence, label, but sentence1, sentence2, label before", "regression",
      '{"sentence1": "a", "sentence2": "b", "label": 1}\n{"text": "a", "label": 1}\n'),
@@ -361,7 +361,7 @@ def test_columns_that_are_not_there(monkeypatch, tmp_path):
     (tmp_path / "in.tsv").write_text("sentence\tlabel\na\tb\n")
     for file, stdin in [("-", '{"sentence": "a", "label": "b"}\n'), (tmp_path / "in.tsv", b"")]:
         for column, says in [("label=stars", "no column 'stars', only sentence, label"), ("sentence=review", "no column 'review'"),
-                             ("stars=label", "columns has 'stars'")]:
+                             ("stars=label", "columns names 'stars'")]:
             in_both_languages(monkeypatch, says, file, "--task", "classification", "--columns", column, stdin=stdin)
 
 

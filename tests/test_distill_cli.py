@@ -538,7 +538,7 @@ GIVEN = ["--out", "m", "--teacher", ".", "--train", "t.tsv", "--student", "tinyb
     ([*GIVEN, "--method", "kd", "--student", "tinybert-5"], "tinybert-5 is no name, file or folder"),
     ([*GIVEN, "--method", "kd", "--student", "./absent.json"], "is no name, file or folder"),
     ([*GIVEN, "--method", "kd", "--student", '{"num_hidden_layers": 2'], "--student is not valid JSON"),
-    ([*GIVEN, "--method", "kd", "--student", "list.json"], "list.json is no JSON object"),
+    ([*GIVEN, "--method", "kd", "--student", "list.json"], "list.json is not a JSON object"),
     ([*GIVEN, "--method", "kd", "--student", "t.tsv"], "t.tsv is not valid JSON"),
     (["--out", "m", "--resume"], "there is no run in m to go on with"),
 ])

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bertcourse.base.messages import UserError
+from bertcourse.conll import from_iob1, is_iob1
 from bertcourse.files import SPLITS, TASKS, FileError, as_dataset, dataset, read, read_all, stream
 
 
@@ -165,8 +166,8 @@ GOOD = {  # task, file, its text, rows, where they stand, what is said after the
              [{"tokens": [*"高小勇，男"], "ner_tags": ["B-NAME", "I-NAME", "I-NAME", "O", "B-SEX"]}], [1],
              "1 sentence, CoNLL, 5 tokens, 2 entities (NAME: 1, SEX: 1)"),
     "BILOU": ("ner", "a.conll", "a B-X\nb I-X\nc L-X\nd U-Y-Z\n", [{"tokens": [*"abcd"], "ner_tags": ["B-X", "I-X", "I-X", "B-Y-Z"]}], [1], None),
-    "IOB1": ("ner", "a.conll", "a I-X\nb B-X\nc I-Y\nd O\ne I-Y\n", [{"tokens": [*"abcde"], "ner_tags": ["I-X", "B-X", "I-Y", "O", "I-Y"]}], [1],
-             "1 sentence, CoNLL, 5 tokens, 4 entities (X: 2, Y: 2)"),
+    "IOB1": ("ner", "a.conll", "a I-X\nb B-X\nc I-Y\nd O\ne I-Y\n", [{"tokens": [*"abcde"], "ner_tags": ["B-X", "B-X", "B-Y", "O", "B-Y"]}], [1],
+             "1 sentence, CoNLL, IOB1: an I- that begins an entity is read as B-, 5 tokens, 4 entities (X: 2, Y: 2)"),
     "bare kinds beside O": ("ner", "a.conll", "a O\nb PER\nc PER\nd LOC\ne O\n\nf PER\ng O\nh O\n",
                             [{"tokens": [*"abcde"], "ner_tags": ["O", "B-PER", "I-PER", "B-LOC", "O"]}, {"tokens": [*"fgh"], "ner_tags": ["B-PER", "O", "O"]}],
                             [1, 7], "2 sentences, CoNLL, no B- or I-: neighbours with the same label are one entity, 8 tokens, 3 entities (LOC: 1, PER: 2)"),
@@ -469,17 +470,17 @@ BAD = {  # task, file, its text, how the sentence begins, or a part of it after 
     "unknown names, numbers wanted": ("regression", "a.csv", "opinion,stars\na,1\nb,2\n", "a.csv, line 1: opinion, stars looks like a header"),
     "one field": ("sentiment", "a.tsv", "nothing but text\n", "a.tsv, line 1: no known column name in the first row, and 1 field instead of 2"),
     "two of a name": ("sentiment", "a.tsv", "text\ttext\tlabel\na\tb\t1\n", "a.tsv, line 1: two columns are called 'text': rename one"),
-    "only a header": ("sentiment", "a.tsv", "sentence\tlabel\n", "…a.tsv holds no rows: name a file with data"),
-    "empty": ("sentiment", "a.tsv", "", "…a.tsv holds no rows"),
-    "blank": ("sentiment", "a.csv", "\n \n", "…a.csv holds no rows"),
-    "an empty array": ("sentiment", "a.json", "[]", "…a.json holds no rows"),
+    "only a header": ("sentiment", "a.tsv", "sentence\tlabel\n", "…a.tsv has no rows: name a file with data"),
+    "empty": ("sentiment", "a.tsv", "", "…a.tsv has no rows"),
+    "blank": ("sentiment", "a.csv", "\n \n", "…a.csv has no rows"),
+    "an empty array": ("sentiment", "a.json", "[]", "…a.json has no rows"),
     "plus and minus": ("pairs", "a.tsv", NLI + "a\tb\t-\nc\td\t+\n", "…a.tsv, line 3: labels + and -, but - means"),
-    "nothing agreed on": ("nli", "a.tsv", NLI + "a\tb\t-\n", '…a.tsv holds no rows (1 skipped: label "-"): name'),
+    "nothing agreed on": ("nli", "a.tsv", NLI + "a\tb\t-\n", '…a.tsv has no rows (1 skipped: label "-"): name'),
     "half a UTF-16": ("sentiment", "a.tsv", "\ufeffa\t1\n\U0001f436\t1\n".encode("utf-16-le")[:-9], "a.tsv, line 2: not UTF-16: save the file as UTF-8"),
     "a spreadsheet": ("sentiment", "a.xlsx", b"PK\x03\x04\x14\0", "a.xlsx is a zip archive or an Excel workbook: save it as CSV or JSON lines in UTF-8"),
     "Parquet": ("sentiment", "a.parquet", b"PAR1\x15\x04", "a.parquet is a Parquet file: save it as CSV or JSON lines"),
-    "documents in a table": ("text", "a.tsv", "text\n", "a.tsv is no JSON: text reads json"),
-    "questions in a table": ("qa", "a.tsv", "question\tcontext\n", "a.tsv is no JSON: qa reads squad, json"),
+    "documents in a table": ("text", "a.tsv", "text\n", "a.tsv is not JSON: text reads json"),
+    "questions in a table": ("qa", "a.tsv", "question\tcontext\n", "a.tsv is not JSON: qa reads squad, json"),
     "UTF-8 with a damaged byte": ("sentiment", "a.tsv", "sentence\tlabel\n很好\t1\n太差了".encode() + b"\xc4\t0\n",
                                   "a.tsv, line 3: not UTF-8: save the file as UTF-8, or name its encoding with --encoding"),
     "no text": ("sentiment", "a.tsv", bytes(range(256)) * 4, "a.tsv, line 2: not UTF-8"),
@@ -489,24 +490,24 @@ BAD = {  # task, file, its text, how the sentence begins, or a part of it after 
     "another in SQuAD": ("qa", "a.json", f'{{"data": {"9" * 5000}}}', "a.json: not valid JSON (a number of thousands of digits): fix it"),
     "a name of two lines": ("sentiment", "a.csv", '"no\nte",label\na,1\n', r"a.csv, line 1: no column 'sentence', only no\nte, label"),
     "a name that cannot be shown": ("sentiment", "a.jsonl", '{"\\ud83d": 1}', r"a.jsonl, line 1: no column 'sentence', only \ud83d: say"),
-    "a very long number": ("similarity", "a.tsv", NLI + "a\tb\t" + "x" * 999 + "\n", f"a.tsv, line 2: '{'x' * 29}…' is no number: write one"),
+    "a very long number": ("similarity", "a.tsv", NLI + "a\tb\t" + "x" * 999 + "\n", f"a.tsv, line 2: '{'x' * 29}…' is not a number: write one"),
     "a very long token": ("ner", "a.conll", "x" * 999 + "\n", f"a.conll, line 1: no tag such as O or B-PER after '{'x' * 29}…': write"),
     "a very long id": ("qa", "a.json", squad({"id": "x" * 999}), f"a.json, question {'x' * 29}…: no 'answers'"),
     "cut JSON": ("sentiment", "a.jsonl", lines(one("a", 1)) + '{"sentence":\n', "a.jsonl, line 2: not valid JSON (Expecting value): write one whole"),
     "JSON over several lines": ("sentiment", "a.json", '{\n"sentence": "a",\n"label": 1\n}', "a.json, line 1: not valid JSON ("),
     "a cut array": ("sentiment", "a.json", '[{"sentence": "a",\n "label" 1}]', "a.json, line 2: not valid JSON (Expecting ':' delimiter): fix it"),
-    "a list in a line": ("sentiment", "a.jsonl", '["a", 1]\n', "a.jsonl, line 1: no JSON object"),
-    "a number in an array": ("sentiment", "a.json", '[{"sentence": "a", "label": 1}, 3]', "a.json, entry 2: no JSON object"),
+    "a list in a line": ("sentiment", "a.jsonl", '["a", 1]\n', "a.jsonl, line 1: not a JSON object"),
+    "a number in an array": ("sentiment", "a.json", '[{"sentence": "a", "label": 1}, 3]', "a.json, entry 2: not a JSON object"),
     "too deep": ("sentiment", "a.jsonl", "[" * 100_000 + "\n", "a.jsonl, line 1: not valid JSON (nested too deeply)"),
     "null": ("sentiment", "a.jsonl", '{"sentence": "a", "label": null}\n', "a.jsonl, line 1: the label is empty"),
     "an empty label": ("sentiment", "a.tsv", "sentence\tlabel\na\t1\nb\t \n", "a.tsv, line 3: the label is empty: write one, or take the row out"),
     "a list for a label": ("sentiment", "a.jsonl", '{"sentence": "a", "label": [1]}\n', "a.jsonl, line 1: 'label' is not text but [1]"),
     "a number for a text": ("sentiment", "a.jsonl", lines(one(5, 1)), "a.jsonl, line 1: 'sentence' is not text but 5"),
     "half a character": ("sentiment", "a.jsonl", '{"sentence": "\\ud83d", "label": 1}', "a.jsonl, line 1: 'sentence' holds half of a character"),
-    "a word for a number": ("similarity", "a.tsv", NLI + "a\tb\t3\na\tb\thigh\n", "a.tsv, line 3: 'high' is no number: write one such as 3.5"),
-    "a decimal comma": ("similarity", "a.tsv", NLI + "a\tb\t3,5\n", "a.tsv, line 2: '3,5' is no number"),
-    "no finite number": ("similarity", "a.tsv", NLI + "a\tb\tnan\n", "a.tsv, line 2: 'nan' is no number"),
-    "true for a number": ("regression", "a.jsonl", lines(one("a", True)), "a.jsonl, line 1: 'True' is no number"),
+    "a word for a number": ("similarity", "a.tsv", NLI + "a\tb\t3\na\tb\thigh\n", "a.tsv, line 3: 'high' is not a number: write one such as 3.5"),
+    "a decimal comma": ("similarity", "a.tsv", NLI + "a\tb\t3,5\n", "a.tsv, line 2: '3,5' is not a number"),
+    "no finite number": ("similarity", "a.tsv", NLI + "a\tb\tnan\n", "a.tsv, line 2: 'nan' is not a number"),
+    "true for a number": ("regression", "a.jsonl", lines(one("a", True)), "a.jsonl, line 1: 'True' is not a number"),
     "a column that went": ("sentiment", "a.jsonl", lines(one("a", 1), {"sentence": "b"}), "a.jsonl, line 2: no column 'label', only sentence"),
     "one and two sentences": ("regression", "a.jsonl", lines(pair("a", "b", 1), one("a", 1)), "a.jsonl, line 2: only sentence, label, the rows before"),
     "no tag": ("ner", "a.conll", "a O\nb B-X\nc\n", "a.conll, line 3: no tag such as O or B-PER after 'c': write one"),
@@ -515,17 +516,17 @@ BAD = {  # task, file, its text, how the sentence begins, or a part of it after 
     "a text, no tags": ("ner", "a.txt", "my dog\nyour cat\n\nour hen\n", "a.txt, line 1: no tag such as O or B-PER after 'my'"),
     "a text with a tag-like end": ("ner", "a.txt", "The DT\ndog NN\nbarks loudly VBZ\n", "a.txt, line 1: no tag such as O or B-PER after 'The'"),
     "numbers in a column": ("ner", "a.conll", "a 0\nb 1\nc 0\nd 0\n", "a.conll, line 1: no tag such as O or B-PER after 'a'"),
-    "an empty tag": ("ner", "a.jsonl", lines({"tokens": ["a"], "ner_tags": [""]}), 'a.jsonl, line 1: "" is no tag'),
-    "a tag of another kind": ("ner", "a.jsonl", lines({"tokens": ["a", "b"], "ner_tags": ["B-X", "NN"]}), 'a.jsonl, line 1: "NN" is no tag'),
+    "an empty tag": ("ner", "a.jsonl", lines({"tokens": ["a"], "ner_tags": [""]}), 'a.jsonl, line 1: "" is not a tag'),
+    "a tag of another kind": ("ner", "a.jsonl", lines({"tokens": ["a", "b"], "ner_tags": ["B-X", "NN"]}), 'a.jsonl, line 1: "NN" is not a tag'),
     "no token": ("ner", "a.conll", "a\tO\n\tO\n", "a.conll, line 2: no token before 'O': write one"),
     "an old Mac's lines": ("ner", "a.conll", "a O\rb\rc O\r", "a.conll, line 2: no tag"),
-    "only breaks": ("ner", "a.conll", "\n\t\n", "…a.conll holds no rows"),
+    "only breaks": ("ner", "a.conll", "\n\t\n", "…a.conll has no rows"),
     "fewer tags": ("ner", "a.jsonl", lines({"tokens": ["a", "b"], "ner_tags": ["O"]}), "a.jsonl, line 1: 2 tokens but 1 tag: write one tag for each"),
     "tags in a text": ("ner", "a.jsonl", lines({"tokens": ["a"], "ner_tags": "O"}), "a.jsonl, line 1: 1 token but 0 tags"),
-    "numbers for tags": ("ner", "a.jsonl", lines({"tokens": ["a"], "ner_tags": [3]}), "a.jsonl, line 1: 3 is no tag: write names such as O"),
-    "no list of tokens": ("ner", "a.jsonl", lines({"tokens": 3, "ner_tags": ["O"]}), "a.jsonl, line 1: 'tokens' is no list of texts"),
+    "numbers for tags": ("ner", "a.jsonl", lines({"tokens": ["a"], "ner_tags": [3]}), "a.jsonl, line 1: 3 is not a tag: write names such as O"),
+    "no list of tokens": ("ner", "a.jsonl", lines({"tokens": 3, "ner_tags": ["O"]}), "a.jsonl, line 1: 'tokens' is not a list of texts"),
     "a number for a token": ("ner", "a.jsonl", lines({"tokens": [3], "ner_tags": ["O"]}), "a.jsonl, line 1: 'tokens' is not text but 3"),
-    "no place": ("qa", "a.json", squad(answer("cow", 3)), "…a.json holds no rows (1 skipped: no certain place for the answer)"),
+    "no place": ("qa", "a.json", squad(answer("cow", 3)), "…a.json has no rows (1 skipped: no certain place for the answer)"),
     "no answers": ("qa", "a.json", squad({}), "a.json, question q1: no 'answers': write ["),
     "no start": ("qa", "a.json", squad({"answers": [{"text": "dog"}]}), "a.json, question q1: no 'answer_start' that is a number: SQuAD has"),
     "a text for a start": ("qa", "a.json", squad(answer("dog", "3")), "a.json, question q1: no 'answer_start' that is a number"),
@@ -538,12 +539,12 @@ BAD = {  # task, file, its text, how the sentence begins, or a part of it after 
     "no question at all": ("qa", "a.json", '{"data": [{"paragraphs": [{"context": "a", "qas": [3]}]}]}', "a.json, question 1.1.1: no 'question'"),
     "no paragraphs": ("qa", "a.json", squad(data=[{}]), "a.json, article 1: no 'paragraphs' that is a list"),
     "no data": ("qa", "a.json", '{"version": 1}', "a.json: no 'data' that is a list: SQuAD has data > paragraphs >"),
-    "no articles": ("qa", "a.json", squad(data=[]), "…a.json holds no rows"),
+    "no articles": ("qa", "a.json", squad(data=[]), "…a.json has no rows"),
     "a list instead of SQuAD": ("qa", "a.json", "[1]", "a.json: no 'data' that is a list"),
     "cut SQuAD": ("qa", "a.json", '{"data": [\n{]}', "a.json, line 2: not valid JSON (Expecting property name"),
     "starts are missing": ("qa", "a.jsonl", lines({"question": "?", "context": "a", "answers": {"text": ["a"], "answer_start": []}}), "a.jsonl, line 1: no 'answers'"),
     "no sentences": ("text", "a.jsonl", '{"text": "A."}\n', "a.jsonl, line 1: no column 'sentences', only text"),
-    "sentences in one": ("text", "a.jsonl", '{"text": "A.", "sentences": "A."}\n', "a.jsonl, line 1: 'sentences' is no list of texts"),
+    "sentences in one": ("text", "a.jsonl", '{"text": "A.", "sentences": "A."}\n', "a.jsonl, line 1: 'sentences' is not a list of texts"),
 }  # fmt: skip
 
 
@@ -576,7 +577,7 @@ def test_columns_that_are_not_there(tmp_path):
         "a.tsv, line 1: no column 'review', only opinion, stars: name one of them in columns")
     assert said(read, "sentiment", json_lines, {"sentence": "b"}).startswith("a.jsonl, line 1: no column 'b', only a")
     assert said(read, "sentiment", table, {"text": "opinion"}) == (
-        "columns has 'text', which sentiment has not: name sentence, label, id")
+        "columns names 'text', but task sentiment has no such column: use sentence, label or id")
     assert said(read, "ner", conll, {"tokens": "word"}).startswith("a.conll: the columns of a CoNLL file have numbers: tokens=1,ner_tags=4")
     assert said(read, "qa", put(tmp_path, "a.json", squad({})), {"question": "q"}).startswith("a.json: what the parts of a SQuAD file are called")
     wide = put(tmp_path, "b.tsv", "label\t" + "\t".join("x" * 50 + str(i) for i in range(99)) + "\n" + "\t" * 98 + "1\t\n")
@@ -632,8 +633,9 @@ def test_any_text_through_json(place, texts, escaped, array):
 def test_any_token_through_conll(place, sentences, gap):
     text = gap.join("".join(f"{token}\t{tag}\n" for token, tag in sentence) for sentence in sentences)
     marked = put(place, "a.conll", text, "utf-8-sig")  # or else a U+FEFF that comes first is taken for the mark
-    assert read("ner", marked).rows == [
-        {"tokens": [t for t, _ in s], "ner_tags": [g for _, g in s]} for s in sentences]
+    found, tags = read("ner", marked).rows, [[tag for _, tag in sentence] for sentence in sentences]
+    assert [row["tokens"] for row in found] == [[token for token, _ in sentence] for sentence in sentences]
+    assert [row["ner_tags"] for row in found] == ([*map(from_iob1, tags)] if is_iob1(tags) else tags)
 
 
 @QUICK
@@ -745,7 +747,8 @@ def test_faults_of_several_files(write):
         "pair.jsonl has sentence1, sentence2, label, one.jsonl sentence, label: make them alike")
     for files in ({"train": "many.tsv", "test": "b.tsv"}, {"train": "a.tsv", "test": "long.tsv"}, {"train": "long.tsv"}):
         assert len(refused("sentiment", **files)) < 300
-    assert refused("sentiment", dev="a.tsv") == "files has dev: name train, validation, test" and "files has nothing" in refused("sentiment")
+    assert refused("sentiment", train="a.tsv", dev="a.tsv") == "files has a key 'dev': use train, validation or test"
+    assert refused("sentiment") == "files is empty: give a file for train, validation or test"
     assert SPLITS == ("train", "validation", "test")
 
 
@@ -784,7 +787,7 @@ BAD_STREAMS = {
     "no context": ("qa", ["who?"], 'line 1: a question needs its context: write {"question": …'),
     "no context in JSON": ("qa", ['{"question": "?"}'], "line 1: no column 'context', only question"),
     "not all JSON": ("sentiment", ['{"text": "a"}', "b"], "line 2: not valid JSON (Expecting value): write one whole object per line"),
-    "a list": ("sentiment", ['{"text": "a"}', "[1]"], "line 2: no JSON object"),
+    "a list": ("sentiment", ['{"text": "a"}', "[1]"], "line 2: not a JSON object"),
     "no text": ("sentiment", ['{"text": 3}'], "line 1: 'sentence' is not text but 3"),
     "not UTF-8": ("sentiment", [b"a\n", "很好".encode("gbk")], "line 2: not UTF-8: write UTF-8"),
     "half a character": ("sentiment", ["a\udc80"], "line 1: 'sentence' holds half of a character"),

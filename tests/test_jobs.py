@@ -103,7 +103,7 @@ def test_tags_and_answers_in_memory(tmp_path):
     ([{"sentence": "a", "label": object()}], "train, row 1 cannot be written as JSON"),
     ([{"sentence": "a", "label": "\ud800"}] * 3, "train, row 1 cannot be written as JSON"),
     ([{"sentence": "a"}], "train.jsonl, line 1: no column 'label'"),
-    ([], "train holds no rows: give some"),
+    ([], "train has no rows: give some"),
 ])
 def test_rows_that_are_refused(tmp_path, source, says):
     with pytest.raises(UserError, match=re.escape(says)) as caught:
@@ -376,7 +376,7 @@ def test_examples_that_are_refused(loaded, example, says):
     (lambda model: jobs.export(model, out="x"), "--model must be a model's folder or name, not Predictor"),
     (lambda model: jobs.distill(model, out="x"), "--teacher must be a model's folder or name, not Predictor"),
     (lambda model: jobs.finetune(out="x", resume="no"), "--resume must be True or False, not 'no'"),
-    (lambda model: jobs.finetune("classification", [], model="tiny", out="x"), "train holds no rows"),
+    (lambda model: jobs.finetune("classification", [], model="tiny", out="x"), "train has no rows"),
 ])
 def test_calls_that_are_refused(loaded, call, says):
     with pytest.raises(UserError, match=re.escape(says)) as caught:

@@ -234,7 +234,7 @@ def test_the_function_writes_what_the_command_writes(models, tmp_path):
     scores = jobs.predict(models["classification"], rows, labelled=True, metrics=tmp_path / "m.json", out=out)
     assert scores == json.loads((tmp_path / "m.json").read_text()) and scores["rows"] == 2
     assert [json.loads(line)["gold"] for line in out.getvalue().splitlines()] == ["up", "down"]
-    for source, options, says in [([], {}, "file holds no rows"), (rows, {"blank": "no"}, "--blank must be one of keep, skip"),
+    for source, options, says in [([], {}, "file has no rows"), (rows, {"blank": "no"}, "--blank must be one of keep, skip"),
                                   (rows, {"metrics": "m.json"}, "--metrics needs --labelled"), ([{"text": 3}], {}, "'sentence' is not text but 3")]:
         with pytest.raises(UserError, match=says):
             jobs.predict(models["classification"], source, **options)

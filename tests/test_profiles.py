@@ -396,18 +396,18 @@ BAD = [  # task, file, its text, what is said
     ("sentiment", "a.csv", 'sentence,label\n"a" b,1\n', "a.csv, line 2: "),
     ("sentiment", "a.csv", 'sentence,label\n"a,1\n', "a.csv, line 2: not CSV (unexpected end of data)"),
     ("sentiment", "a.tsv", "opinion\tlabel\na\t1\n", "a.tsv, line 1: no column 'sentence', only opinion, label"),
-    ("sentiment", "a.tsv", "sentence\tlabel\n", "a.tsv holds no rows"),
-    ("sentiment", "a.tsv", "", "a.tsv holds no rows"),
+    ("sentiment", "a.tsv", "sentence\tlabel\n", "a.tsv has no rows"),
+    ("sentiment", "a.tsv", "", "a.tsv has no rows"),
     ("sentiment", "a.xlsx", "PK\3\4", "a.xlsx is a zip archive or an Excel workbook: save it as CSV"),
     ("sentiment", "a.jsonl", '{"sentence": "a", "label": 1}\n{"sentence":\n', "a.jsonl, line 2: not valid JSON"),
-    ("sentiment", "a.jsonl", '["a", 1]\n', "a.jsonl, line 1: no JSON object"),
+    ("sentiment", "a.jsonl", '["a", 1]\n', "a.jsonl, line 1: not a JSON object"),
     ("sentiment", "a.jsonl", '{"sentence": "a", "label": null}\n', "a.jsonl, line 1: the label is empty"),
     ("sentiment", "a.jsonl", '{"sentence": 5, "label": 1}\n', "a.jsonl, line 1: 'sentence' is not text"),
-    ("similarity", "a.csv", "sentence1,sentence2,label\na,b,3\na,b,high\n", "a.csv, line 3: 'high' is no number"),
+    ("similarity", "a.csv", "sentence1,sentence2,label\na,b,3\na,b,high\n", "a.csv, line 3: 'high' is not a number"),
     ("ner", "a.conll", "a O\nb B-X\nc\n", "a.conll, line 3: no tag such as O or B-PER after 'c'"),
     ("ner", "a.conll", "a B-X\nb person\n", "a.conll, line 2: no tag such as O or B-PER after 'b'"),
-    ("ner", "a.conll", "\n\n", "a.conll holds no rows"),
-    ("qa", "a.json", squad(answers=[{"text": "cat", "answer_start": 3}]), "a.json holds no rows (1 skipped: no certain place for the answer)"),
+    ("ner", "a.conll", "\n\n", "a.conll has no rows"),
+    ("qa", "a.json", squad(answers=[{"text": "cat", "answer_start": 3}]), "a.json has no rows (1 skipped: no certain place for the answer)"),
     ("qa", "a.json", squad(answers=[{"text": "dog"}]), "a.json, question q1: no 'answer_start' that is a number"),
     ("qa", "a.json", squad(answers=[{"text": "dog", "answer_start": "3"}]), "a.json, question q1: no 'answer_start' that is a number"),
     ("qa", "a.json", squad(question=3), "a.json, question q1: no 'question' that is text"),
@@ -435,7 +435,7 @@ def test_faults_of_several_files(tiny, tmp_path, monkeypatch):
     assert said(train="latin.tsv") == "latin.tsv: every label is 'yes': give at least two classes to tell apart"
     Path("folder.tsv").mkdir()
     assert said(train="no.tsv").startswith("no.tsv cannot be read: ") and said(train="folder.tsv").startswith("folder.tsv cannot")
-    assert said(dev="a.tsv") == "files has dev: name train, validation, test" and "files has nothing" in said()
+    assert said(dev="a.tsv") == "files has a key 'dev': use train, validation or test" and "files is empty" in said()
     assert "no data for 'poetry', only text, sentiment" in sentence(tiny.dataset, "poetry", files={"train": "a.tsv"})
 
 

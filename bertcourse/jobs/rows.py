@@ -82,7 +82,7 @@ def write_rows(source: Any, name: str, path: Path) -> None:
                 raise UserError(f"{name}, row {number} cannot be written as JSON ({error}): give texts and numbers",
                                 f"{name} 第 {number} 条无法写成 JSON（{error}）：请给出文本和数") from None
     if not number:
-        raise UserError(f"{name} holds no rows: give some", f"{name} 是空的：请给出数据")
+        raise UserError(f"{name} has no rows: give some", f"{name} 是空的：请给出数据")
 
 
 @contextmanager

@@ -89,7 +89,7 @@ def parse_settings(text: str, source: str) -> dict[str, Any]:
         raise UserError(f'{source} is not valid JSON ({why}): write {{"num_hidden_layers": 3}}, for example',
                         f'{source} 不是合法的 JSON（{why}）：请写成 {{"num_hidden_layers": 3}} 这样') from None
     if not isinstance(found, dict):
-        raise UserError(f'{source} is no JSON object: write {{"num_hidden_layers": 3}}, for example',
+        raise UserError(f'{source} is not a JSON object: write {{"num_hidden_layers": 3}}, for example',
                         f'{source} 不是 JSON 对象：请写成 {{"num_hidden_layers": 3}} 这样')
     return found
 
