@@ -286,7 +286,8 @@ class Weights:
 
 class StudentWithTeacher(nn.Module):
     """A student beside its teacher, for `fit`. The teacher is no part of it: it is not trained, not saved
-    and gets no gradients. It is put in evaluation mode, and can be trained afterwards."""
+    and gets no gradients. It is put in evaluation mode and moved to the student's device, where it stays;
+    it can be trained afterwards."""
     def __init__(self, student: nn.Module, teacher: nn.Module):
         super().__init__()
         self.student = student
@@ -382,17 +383,24 @@ def count_pairs(batch: Mapping[str, Tensor]) -> Tensor:  # a scalar
 
 _COUNTS = {"embedding": count_tokens, "hidden": count_tokens, "cosine": count_tokens, "attention": count_pairs}
 
+def _count_tags(batch: Mapping[str, Tensor]) -> Tensor:
+    "Labels but -100; tokens, where the teacher's outputs for each of them are all there is to learn."
+    return count_labels(batch) if "labels" in batch else count_tokens(batch)
+
 def term_settings(
     learner: StudentWithTeacher,
-) -> dict[str, Callable]:  # `loss` and `items` of `fit`; none where all terms are means over labels
+) -> dict[str, Callable]:  # `loss` and `items` of `fit`; those that are not its defaults
     """What `fit` has to know where several processes, or several parts, share a batch: each term is a mean over something else,
     tokens, pairs of tokens or labels, and only means over equally many may be averaged."""
-    weights = learner.term_weights()
-    if not weights.keys() & _COUNTS.keys(): return {}
+    weights, tags = learner.term_weights(), "TokenClassification" in type(learner.student).__name__
+    count_answers = _count_tags if tags else count_labels
+    if not weights.keys() & _COUNTS.keys(): return {"items": count_answers} if tags else {}
     def loss(model, batch):
         terms = model(**batch).terms
         return torch.stack([weight * terms[name] for name, weight in weights.items()])
-    def items(batch): return torch.stack([torch.as_tensor(_COUNTS.get(name, count_labels)(batch)) for name in weights])
+    def items(batch):
+        counts = [_COUNTS.get(name, count_answers)(batch) for name in weights]
+        return torch.stack([torch.as_tensor(count) for count in counts])
     return {"loss": loss, "items": items}
 
 # %% ../nbs/helpers/distillation.ipynb #cache

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from .distillation import (
     StudentWithTeacher, attention_loss, check_heads, check_labels, check_layers, check_scores, head_loss,
-    hidden_loss, mean_where, observe, same_shape, unlabelled, upcast)
+    hidden_loss, mean_where, observe, same_shape, term_settings, unlabelled, upcast)
 from .file_text import FileError, unreadable
 from .base.text import is_chinese
 from .tasks import in_scheme
@@ -152,7 +152,7 @@ def general_distillation(
 ) -> Intermediate:  # the student with its projections
     "The first stage: the layers of a pre-trained teacher, on text; neither its outputs nor masked words (Jiao et al. 2020, §3.2)."
     intermediate = Intermediate(student, teacher, layers, terms, shared)
-    fit(intermediate, rows, **settings)
+    fit(intermediate, rows, **term_settings(intermediate) | settings)
     return intermediate
 
 def task_distillation(
@@ -167,17 +167,25 @@ def task_distillation(
     out: str | Path | None = None,  # folder; the stages have folders of their own in it
     **settings: Any,  # of `fit`: collate, metrics, resume, …; metrics are those of the second step
 ) -> dict[str, History]:  # of both steps
-    "The second stage: first the layers of a fine-tuned teacher, then its outputs (Jiao et al. 2020, §3.2 and §4.2)."
+    """The second stage: first the layers of a fine-tuned teacher, then its outputs.
+
+    See Jiao et al. 2020, §3.2 and §4.2. Where the first step is interrupted (`pause`, `stop_at`), the
+    second does not begin: `resume` goes on.
+    """
     intermediate, histories = Intermediate(student, teacher, layers, terms, shared), {}
     if general is not None:
         for name in ("project_hidden", "project_embedding"):
             getattr(intermediate, name).load_state_dict(getattr(general, name).state_dict())
     second = ("metrics", "better", "patience", "dev", "eval_every")
     folder = {name: None if out is None else Path(out) / name for name in ("intermediate", "prediction")}
-    histories["intermediate"] = fit(intermediate, rows, steps=steps[0], lr=lr[0], out=folder["intermediate"],
-                                    **{name: value for name, value in settings.items() if name not in second})
+    first = {name: value for name, value in settings.items() if name not in second}
+    done = fit(intermediate, rows, steps=steps[0], lr=lr[0], out=folder["intermediate"],
+               **term_settings(intermediate) | first)
+    histories["intermediate"] = done
+    if done.paused or done.steps == settings.get("stop_at") != steps[0]: return histories
     prediction = Prediction(student, teacher, temperature)
-    histories["prediction"] = fit(prediction, rows, steps=steps[1], lr=lr[1], out=folder["prediction"], **settings)
+    histories["prediction"] = fit(prediction, rows, steps=steps[1], lr=lr[1], out=folder["prediction"],
+                                  **term_settings(prediction) | settings)
     return histories
 
 # %% ../nbs/helpers/tinybert.ipynb #vectors

@@ -40,17 +40,23 @@ def pad(
     rows: Sequence[Mapping[str, Any]],  # as a dataset gives them
     pad_id: int = 0,  # for `input_ids`; 0 is [PAD] in the vocabularies of BERT
 ) -> dict[str, Tensor]:  # each (batch, …)
-    """Rows of different lengths as one batch as wide as the longest: `labels` padded with -100, all else with 0.
+    """Rows of different lengths as one batch, as wide as the longest.
 
-    Adds the attention mask where rows have none, renames `label` to `labels`, leaves out columns of text.
+    `labels` are padded with -100, `input_ids` with `pad_id`, all else with 0. Adds the attention mask
+    where rows have none, renames `label` to `labels`, leaves out columns of text. Raises `ValueError` for
+    a column that only some of the rows have.
     """
     def is_text(value):
         while isinstance(value, (list, tuple)) and value: value = value[0]
         return value is None or isinstance(value, (str, bytes, dict))
     fill, batch = {"input_ids": pad_id, "labels": -100}, {}
-    for column in [name for name, value in rows[0].items() if not is_text(value)]:
+    for column in dict.fromkeys(name for row in rows for name in row):
+        found = [row.get(column) for row in rows]
+        there = [value is not None for value in found]
+        if not any(there) or any(is_text(value) for value in found if value is not None): continue
+        if not all(there): raise ValueError(f"row {there.index(False)} has no {column}")
         name = "labels" if column == "label" else column
-        values = [torch.as_tensor(row[column]) for row in rows]
+        values = list(map(torch.as_tensor, found))
         batch[name] = torch.stack(values) if values[0].ndim == 0 else \
             nn.utils.rnn.pad_sequence(values, batch_first=True, padding_value=fill.get(name, 0))
     if "input_ids" in batch and "attention_mask" not in batch:
@@ -115,17 +121,23 @@ def mean_loss(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:  # a sca
     return loss
 
 def count_labels(batch: Mapping[str, Tensor]) -> Tensor:  # a scalar
-    "How many items such a loss is a mean over: labels but -100, answers with a place, or rows."
+    """How many items such a loss is a mean over: labels but -100, answers with a place, or rows.
+
+    Without labels, a teacher's logits for every token (see `cache_logits`) are as many as the tokens.
+    """
     if "labels" in batch: return (batch["labels"] != -100).sum()
     if "start_positions" in batch:
         return (batch["start_positions"] < batch["input_ids"].shape[1]).sum()
-    return torch.tensor(len(next(iter(batch.values()))))
+    if "teacher_logits" in batch and batch["teacher_logits"].ndim == 3:
+        return batch["attention_mask"].sum()
+    first = next(iter(batch.values()))
+    return torch.tensor(len(first), device=getattr(first, "device", None))
 
 def fastest_precision(
     device: str,  # "cpu", "cuda", "mps"
 ) -> str:  # "no" or "bf16"
-    """bf16 where the device computes in it: a processor without it takes about ten times as long as in float32."""
-    if device == "cuda": return "bf16" if torch.cuda.is_bf16_supported() else "no"
+    """bf16 where the device computes in it: one that has to emulate it takes much longer than in float32."""
+    if device == "cuda": return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
     return "bf16" if device == "cpu" and computes_in_bf16() else "no"
 
 @dataclass
@@ -532,78 +544,81 @@ def fit(
     stop_at: int | None = None,  # stop after this step; `resume` goes on
     pause: Callable[[], bool] | None = None,  # asked after each step, and before its evaluation: True saves and stops
 ) -> History:
-    """Train a model in place. It is left in evaluation mode, with the last weights, or the best if there is `patience`.
+    """Train a model in place. It is left with the last weights, or the best if there is `patience`.
 
-    It is trained on the accelerator's device, a GPU where there is one, and comes back to the device where it was.
-    Same seed, same weights, to the last bit; a run resumed on the same machine likewise. One that was paused before an
-    evaluation begins with that evaluation. Raises `NonFiniteLoss`; `FileExistsError` when `out` holds a run and `resume`
-    is not set; `ValueError` and `TypeError` for wrong settings.
+    It is trained on the accelerator's device, a GPU where there is one. In the end it is in evaluation
+    mode, on the device where it was, also after an error or Ctrl-C. On the CPU: same seed, same weights,
+    to the last bit, also when resumed on the same machine. On a GPU some backward kernels are not
+    deterministic. A run that was paused before an evaluation begins with it when it is resumed. Raises
+    `NonFiniteLoss`; `FileExistsError` when `out` holds a run and `resume` is not set, or a model whose run
+    cannot be resumed; `ValueError` and `TypeError` for wrong settings.
     """
     arguments = dict(locals())
     _check(SimpleNamespace(**arguments))
     settings = {name: _named(arguments[name]) for name in _SETTINGS}
     work = Work(collate, loss, items, precision, seed)
-    main, device, home = work.accelerator.is_main_process, work.accelerator.device, next(model.parameters()).device
+    main = work.accelerator.is_main_process
     _check_parts(model, accumulate, work.accelerator.num_processes)
-    optimizer = _optimizer(model.to(device), optimizer) or make_optimizer(model, lr, weight_decay, betas, eps)
-    state = State(model, optimizer, None, work, callbacks)
-    total = steps or _count_steps(train, epochs, batch_size)
-    log_every = log_every or max(1, total // 200)
-    settings |= {"steps": total, "log_every": log_every} | _identity(state, train, dev)
-    state.scheduler = make_schedule(optimizer, schedule, warmup, total)
-    set_seed(seed + work.accelerator.process_index)  # processes differ in their dropout,
-    broadcast(list(model.state_dict().values()))  # but start from the same weights
-    out = Path(out) if out is not None else None
-    if out is not None:
-        if checkpoint := _open(out, resume, work.accelerator): restore(state, settings, checkpoint)
-        if main: _write_history(state.history, out)
-    best_weights = None
+    with _training_on(model, work.accelerator.device):
+        optimizer = _optimizer(model, optimizer) or make_optimizer(model, lr, weight_decay, betas, eps)
+        state = State(model, optimizer, None, work, callbacks)
+        total = steps or _count_steps(train, epochs, batch_size)
+        log_every = log_every or max(1, total // 200)
+        settings |= {"steps": total, "log_every": log_every} | _identity(state, train, dev)
+        state.scheduler = make_schedule(optimizer, schedule, warmup, total)
+        set_seed(seed + work.accelerator.process_index)  # processes differ in their dropout,
+        broadcast(list(model.state_dict().values()))  # but start from the same weights
+        out = Path(out) if out is not None else None
+        if out is not None:
+            if checkpoint := _open(out, resume, work.accelerator): restore(state, settings, checkpoint)
+            if main: _write_history(state.history, out)
+        best_weights = None
 
-    def ends(): return state.step >= total or state.stop
-    def going(): return state.step < (stop_at or total) and not (ends() or state.paused)
-    def due(every): return state.step % every == 0 if every else state.position == state.size
+        def ends(): return state.step >= total or state.stop
+        def going(): return state.step < (stop_at or total) and not (ends() or state.paused)
+        def due(every): return state.step % every == 0 if every else state.position == state.size
 
-    def evaluate_step():
-        "Evaluate, and keep the weights if they are the best so far."
-        nonlocal best_weights
-        state.call("on_eval_begin")
-        state.dev = _evaluate(model, dev, batch_size, work) if dev is not None else {}
-        state.dev |= _measure(model, metrics) if metrics else {}
-        if _judge(state, better, patience):
-            if out is None and patience: best_weights = {k: v.clone() for k, v in model.state_dict().items()}
-            if out is not None and main: save_weights(model, out / "best")
-        state.evaluation_due = False
-        state.call("on_eval")
+        def evaluate_step():
+            "Evaluate, and keep the weights if they are the best so far."
+            nonlocal best_weights
+            state.call("on_eval_begin")
+            state.dev = _evaluate(model, dev, batch_size, work) if dev is not None else {}
+            state.dev |= _measure(model, metrics) if metrics else {}
+            if _judge(state, better, patience):
+                if out is None and patience: best_weights = {k: v.clone() for k, v in model.state_dict().items()}
+                if out is not None and main: save_weights(model, out / "best")
+            state.evaluation_due = False
+            state.call("on_eval")
 
-    def finish_step(resumed=False):
-        "Evaluate and save, where that is due. A pause comes before an evaluation, which may take long; not if it came already."
-        state.paused = state.evaluation_due and not resumed and state.is_paused(pause)
-        if state.evaluation_due and not state.paused: evaluate_step()
-        state.paused = state.paused or (not ends() and state.is_paused(pause))
-        if out is not None and (ends() or state.paused or due(save_every) or state.step == stop_at):
-            save_checkpoint(state, settings, out)
+        def finish_step(resumed=False):
+            "Evaluate and save, where that is due. A pause comes before an evaluation, which may take long; not if it came already."
+            state.paused = state.evaluation_due and not resumed and state.is_paused(pause)
+            if state.evaluation_due and not state.paused: evaluate_step()
+            state.paused = state.paused or (not ends() and state.is_paused(pause))
+            if out is not None and (ends() or state.paused or due(save_every) or state.step == stop_at):
+                save_checkpoint(state, settings, out)
 
-    model.train()
-    with _bar(progress and main, state.step, total) as bar, _returning(model, home):
-        seen = not bar.disable
-        if state.evaluation_due: finish_step(resumed=True)
-        for batch in _stream(train, batch_size, seed, state.epoch, state.position, going):
-            state.epoch, position, state.size, state.ids = batch
-            state.fetch(train, accumulate)
-            state.call("on_step_begin")
-            optimizer.zero_grad()
-            state.terms = state.backward()
-            state.call("after_backward")
-            state.clip(clip)
-            optimizer.step()
-            state.scheduler.step()
-            state.step, state.position = state.step + 1, position + 1
-            state.call("on_step_end")
+        model.train()
+        with _bar(progress and main, state.step, total) as bar:
+            seen = not bar.disable
+            if state.evaluation_due: finish_step(resumed=True)
+            for batch in _stream(train, batch_size, seed, state.epoch, state.position, going):
+                state.epoch, position, state.size, state.ids = batch
+                state.fetch(train, accumulate)
+                state.call("on_step_begin")
+                optimizer.zero_grad()
+                state.terms = state.backward()
+                state.call("after_backward")
+                state.clip(clip)
+                optimizer.step()
+                state.scheduler.step()
+                state.step, state.position = state.step + 1, position + 1
+                state.call("on_step_end")
 
-            bar.update(), bar.set_postfix(loss=f"{state.loss:.3f}", refresh=False)
-            state.record(ends() or due(log_every))
-            state.evaluation_due = (dev is not None or metrics is not None) and (ends() or due(eval_every))
-            finish_step()
+                bar.update(), bar.set_postfix(loss=f"{state.loss:.3f}", refresh=False)
+                state.record(ends() or due(log_every))
+                state.evaluation_due = (dev is not None or metrics is not None) and (ends() or due(eval_every))
+                finish_step()
 
     optimizer.zero_grad()
     state.history.steps, state.history.seconds = state.step, time.perf_counter() - state.start
@@ -614,7 +629,6 @@ def fit(
         if out is not None and main: save_weights(model, out)
         work.accelerator.wait_for_everyone()
     if seen: print(state.history)
-    model.eval()
     return state.history
 
 # %% ../nbs/helpers/training.ipynb #fit-parts
@@ -622,10 +636,16 @@ _SETTINGS = ("lr", "warmup", "schedule", "weight_decay", "clip", "batch_size", "
              "metrics", "better", "patience", "eval_every", "betas", "eps", "callbacks", "seed")
 
 @contextlib.contextmanager
-def _returning(model: nn.Module, home: torch.device) -> Iterator[None]:
-    "Move the model back in the end, also after Ctrl-C: what a notebook feeds it afterwards lies where it was before."
-    try: yield
-    finally: model.to(home)
+def _training_on(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Move the model to a device; in the end back, and to evaluation mode, also after an error or Ctrl-C.
+
+    What a notebook feeds it afterwards lies where it was before.
+    """
+    home = next(model.parameters()).device
+    try:
+        model.to(device)
+        yield
+    finally: model.to(home).eval()
 
 def _named(value: Any) -> Any:
     "A setting as JSON can hold it: functions and objects by name."
@@ -708,13 +728,14 @@ def _open(out: Path, resume: bool, accelerator: Accelerator) -> dict[str, Any] |
     if (launched := int(os.environ.get("WORLD_SIZE", 1))) != accelerator.num_processes:
         raise RuntimeError(f"{launched} processes were launched, but do not know of each other and would all write to "
                            f"{out}: without a GPU set ACCELERATE_USE_CPU=1")
-    traces = [out / "history.jsonl", *checkpoints(out), out / "model.safetensors"]
+    kept = checkpoints(out)
+    traces = [out / "history.jsonl", *kept, out / "model.safetensors"]
     found = [path.name for path in traces if path.exists()]
     accelerator.wait_for_everyone()  # nobody writes before all have looked
     if found and not resume:
         raise FileExistsError(f"{out} holds a run already ({found[0]}): "
                               "resume it with resume=True, or give another folder")
-    if found == ["model.safetensors"]:
+    if "model.safetensors" in found and not kept:
         raise FileExistsError(f"{out} holds a model, but no run that could be resumed: give another folder")
     with accelerator.main_process_first(): return load_checkpoint(out)
 

@@ -28,6 +28,7 @@ from bertcourse import representations as r
 from bertcourse.base.inference import evaluating, longest_input, on_device_of
 from bertcourse.profiles import load
 from bertcourse.runtime import Session, pad_arrays
+from bertcourse.training import count_labels
 
 TEXTS = ["Anna likes rice.", "Ben sat in the park, and his brother played the guitar."]
 GAP = "She had a [MASK] of rice for dinner."
@@ -216,6 +217,15 @@ def test_a_batch_goes_where_the_model_is():
     with on_other_device(layer):
         assert on_device_of(layer, {"x": torch.ones(2)})["x"].device == DEVICE
     assert on_device_of(layer, {"x": torch.ones(2)})["x"].device.type == "cpu"
+
+
+def test_items_are_counted_where_the_batch_is():
+    "Counts of several terms are stacked, which a GPU refuses where one of them is on the CPU."
+    with on_other_device():
+        ids = torch.ones(2, 3, dtype=torch.long).to(DEVICE)
+        labelled = {"input_ids": ids, "labels": ids}
+        assert count_labels({"input_ids": ids}).device == count_labels(labelled).device == DEVICE
+        assert count_labels({"input_ids": ids}) == 2
 
 
 SIZES = {"vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8, "pad_token_id": 1}

@@ -33,8 +33,10 @@ from bertcourse.distillation import (
     soft_loss,
     soften,
     teacher_layers,
+    term_settings,
     with_logits,
 )
+from bertcourse.tinybert import Prediction
 from bertcourse.training import fit, pad
 
 SMALL = dict(vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24, max_position_embeddings=32)
@@ -303,6 +305,33 @@ def test_relations_need_whole_batches():
                 fit(distiller, rows, steps=2, batch_size=4, accumulate=4, progress=False)
         else:
             fit(distiller, rows, steps=2, batch_size=4, accumulate=4, progress=False)
+
+
+@pytest.mark.parametrize("learner", ["soft", "soft and hidden", "Prediction"])
+def test_tags_without_labels_count_by_their_tokens(learner):
+    """The soft loss of a head that judges each token is a mean over tokens, or over labels where there are some."""
+    plain = dict(auto=AutoModelForTokenClassification, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    rows = [{"input_ids": [2, *range(5, 5 + 3 * i), 3]} for i in range(1, 9)]  # of 5 to 26 tokens
+
+    def make():
+        student, teacher = model(SMALL, **plain), model(LARGE, seed=1, **plain)
+        torch.manual_seed(2)  # of the projections
+        if learner == "Prediction":
+            return Prediction(student, teacher)
+        return Distiller(student, teacher, Weights(soft=1.0, hidden=0.0 if learner == "soft" else 1.0))
+
+    def trained(**settings):
+        made = make()
+        fit(made, rows, steps=2, batch_size=8, progress=False, optimizer=lambda net: torch.optim.SGD(net.parameters(), lr=0.1),
+            warmup=0, **settings)  # fmt: skip
+        return torch.cat([weight.flatten() for weight in made.student.state_dict().values()])
+
+    made = make()
+    count, given = term_settings(made)["items"], pad([row | {"labels": [-100, 1] + [-100] * (len(row["input_ids"]) - 2)} for row in rows])
+    assert count(given).flatten().tolist()[0] == 8
+    assert count({name: value for name, value in given.items() if name != "labels"}).flatten().tolist()[0] == sum(len(row["input_ids"]) for row in rows)
+    in_parts = trained(accumulate=4, **term_settings(made))
+    assert (trained() - in_parts).abs().max() < 1e-6
 
 
 def test_the_teacher_stays_as_it_was():

@@ -136,6 +136,8 @@ def test_tinybert_over_rows_without_labels(kind):
 def test_answers_without_a_place_are_not_counted():
     batch = {"input_ids": IDS, "start_positions": torch.tensor([1, UNPLACED]), "end_positions": torch.tensor([2, UNPLACED])}
     assert count_labels(batch) == 1 and count_labels({"input_ids": IDS}) == 2
+    assert count_labels({"input_ids": IDS, "attention_mask": MASK, "teacher_logits": torch.zeros(2, 5, 3)}) == MASK.sum()
+    assert count_labels({"input_ids": IDS, "attention_mask": MASK, "teacher_logits": torch.zeros(2, 3)}) == 2
     rows = [{"input_ids": [2, 5, 6, 3], "start_positions": UNPLACED, "end_positions": UNPLACED} for _ in range(4)]
     history = fit(net(BertForQuestionAnswering, num_labels=2), rows, steps=2, batch_size=2, lr=1e-3, progress=False)
     assert history.column("loss")[1] == [0, 0]

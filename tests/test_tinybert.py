@@ -33,7 +33,7 @@ from bertcourse.tinybert import (
     task_distillation,
     teacher_labels,
 )
-from bertcourse.training import pad
+from bertcourse.training import fit, pad
 
 SMALL = dict(vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24, max_position_embeddings=32)
 LARGE = dict(vocab_size=40, hidden_size=24, num_hidden_layers=4, num_attention_heads=2, intermediate_size=48, max_position_embeddings=32)
@@ -279,6 +279,54 @@ def test_stages_can_be_resumed(tmp_path, at):
         train(tmp_path / "cut", [Stop(at)])
     resumed = train(tmp_path / "cut", [Stop(1000)])
     assert all(torch.equal(weight, resumed[name]) for name, weight in whole.items())
+
+
+@pytest.mark.parametrize("interrupt", [{"stop_at": 3}, {"pause": lambda: True}], ids=["stop_at", "pause"])
+def test_the_second_step_waits_for_the_first(tmp_path, interrupt):
+    def train(out, **settings):
+        student = model(SMALL)
+        found = task_distillation(student, model(LARGE, seed=1), rows(16), steps=(6, 4), lr=(1e-3, 1e-3), out=out, batch_size=4,
+                                  progress=False, **settings)  # fmt: skip
+        return found, student.state_dict()
+    _, whole = train(tmp_path / "whole")
+    cut, _ = train(tmp_path / "cut", **interrupt)
+    assert list(cut) == ["intermediate"] and 0 < cut["intermediate"].steps < 6 and not (tmp_path / "cut" / "prediction").exists()
+    found, resumed = train(tmp_path / "cut", resume=True)
+    assert [history.steps for history in found.values()] == [6, 4]
+    assert all(torch.equal(weight, resumed[name]) for name, weight in whole.items())
+
+
+def test_a_callback_may_end_the_first_step_for_good(tmp_path):
+    class Enough:
+        def on_step_end(self, state):
+            state.stop = state.stop or hasattr(state.model, "project_hidden") and state.step == 2
+    for resume in (False, True):
+        found = task_distillation(model(SMALL), model(LARGE, seed=1), rows(16), steps=(6, 4), lr=(1e-3, 1e-3), out=tmp_path, batch_size=4,
+                                  progress=False, callbacks=[Enough()], resume=resume)  # fmt: skip
+        assert [history.steps for history in found.values()] == [2, 4]
+
+
+def distilled(kind, given, **settings):
+    "Weights of a student without dropout after three steps of plain gradient descent, by one of the functions; or by `fit` alone."
+    student, teacher = model(SMALL, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0), model(LARGE, seed=1)
+    torch.manual_seed(5)  # of the projections
+    settings = dict(batch_size=4, progress=False, stop_at=3, optimizer=lambda net: torch.optim.SGD(net.parameters(), lr=0.1)) | settings
+    if kind == "fit":
+        fit(Intermediate(student, teacher), given, steps=4, **settings)
+    elif kind == "general":
+        general_distillation(student, teacher, given, steps=4, **settings)
+    else:
+        task_distillation(student, teacher, given, steps=(4, 4), lr=(5e-5, 5e-5), **settings)
+    return torch.cat([weight.flatten() for weight in student.state_dict().values()])
+
+
+@pytest.mark.parametrize("kind", ["general", "task"])
+def test_parts_count_by_their_tokens(kind):
+    given = [{"input_ids": [2, *range(5, 5 + 3 * i), 3]} for i in range(1, 9)] * 2  # of 5 to 26 tokens
+    whole = distilled(kind, given)
+    assert torch.equal(whole, distilled("fit", given))  # recorded experiments have no parts: they stay what they were
+    in_parts = distilled(kind, given, accumulate=4)
+    assert 0 < (whole - in_parts).abs().max() < 1e-5 < (whole - distilled("fit", given, accumulate=4)).abs().max()
 
 
 def test_passages_hold_every_sentence_once():

@@ -128,6 +128,23 @@ def test_pad_knows_what_is_padded_with_what():
     assert given["attention_mask"].tolist() == [[1, 0]] and given["labels"].tolist() == [3]
 
 
+@pytest.mark.parametrize("rows, said", [
+    ([{"input_ids": [1], "labels": None}, {"input_ids": [2], "labels": 1}], "row 0 has no labels"),
+    ([{"input_ids": [1]}, {"input_ids": [2], "labels": 1}], "row 0 has no labels"),
+    ([{"input_ids": [1], "labels": 0}, {"input_ids": [2], "labels": 1}, {"input_ids": [3]}], "row 2 has no labels"),
+    ([{"input_ids": [1], "score": 0.5}, {"input_ids": [2], "score": None}], "row 1 has no score"),
+])
+def test_a_column_that_only_some_rows_have_is_named(rows, said):
+    """Decided by the first row alone, labels would be left out of the whole batch without a word."""
+    with pytest.raises(ValueError, match=f"^{said}$"):
+        pad(rows)
+
+
+def test_texts_may_be_missing():
+    rows = [{"input_ids": [1], "text": None, "words": [], "label": 1}, {"input_ids": [2], "text": "b", "words": ["c"], "label": 0}]
+    assert pad(rows).keys() == pad(rows[::-1]).keys() == {"input_ids", "labels", "attention_mask"}
+
+
 def test_lengths_have_to_fit_the_examples():
     class Wrong(list):
         lengths = [1, 2, 3]
@@ -307,6 +324,13 @@ def test_the_fastest_precision_is_the_processors(monkeypatch, flags, expected):
     monkeypatch.setattr(training, "computes_in_bf16", lambda: machine.computes_in_bf16(machine.parse_cpuinfo(f"model name: x\nflags: {flags}\n")))
     assert training.fastest_precision("cpu") == expected == training.Work(precision="auto").precision
     assert training.fastest_precision("mps") == "no"
+
+
+@pytest.mark.parametrize("native, expected", [(True, "bf16"), (False, "no")])
+def test_a_gpu_that_has_to_emulate_bf16_is_left_alone(monkeypatch, native, expected):
+    """T4 and V100 have no bf16; PyTorch says they support it, for it can emulate it."""
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
+    assert training.fastest_precision("cuda") == expected
 
 
 def test_gradients_are_clipped_to_the_norm():
@@ -714,6 +738,12 @@ def test_what_exists_is_not_overwritten(tmp_path):
         with pytest.raises(FileExistsError):
             run(out=toy_weights, resume=resume)
     assert (toy_weights / "model.safetensors").read_bytes() == before and len(list(toy_weights.iterdir())) == 1
+    for checkpoint in training.checkpoints(tmp_path / "finished"):  # to save space
+        checkpoint.unlink()
+    before = {path.name: path.read_bytes() for path in (tmp_path / "finished").iterdir()}
+    with pytest.raises(FileExistsError, match="holds a model, but no run that could be resumed"):
+        run(out=tmp_path / "finished", resume=True)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "finished").iterdir()} == before
     (tmp_path / "noted").mkdir()
     (tmp_path / "noted" / "README.md").write_text("my notes")  # what a run does not write may be there
     run(out=tmp_path / "noted")
@@ -953,3 +983,27 @@ def test_a_model_comes_back_to_where_it_was(fault):
         fit(model, rows, steps=1, batch_size=2, loss=squares, items=lambda batch: len(batch["x"]), progress=False, callbacks=[Away()],
             collate=lambda rows: {"x": torch.stack([row["x"] for row in rows])})  # fmt: skip
     assert model.moves == [home, home]  # to the accelerator's device, which is the same here, and back
+    assert not model.training
+
+
+def test_a_model_comes_back_when_training_cannot_begin(tmp_path):
+    "A wrong optimiser, a folder that holds a run, and a run with other settings are noticed when the model was moved already."
+    training.save_weights(toy(), tmp_path / "foreign")
+    run(out=tmp_path / "run", stop_at=2)
+    model, wrong = Moved(2, 1), []
+    home = next(model.parameters()).device
+    for more in (dict(optimizer=torch.optim.SGD(toy().parameters())), dict(out=tmp_path / "foreign"),
+                 dict(out=tmp_path / "run", resume=True), dict(schedule="exponential")):  # fmt: skip
+        model.moves = []
+        with pytest.raises((ValueError, FileExistsError)) as error:
+            fit(model, [{"x": torch.ones(2)}] * 4, steps=1, batch_size=2, loss=squares, progress=False, **more)
+        wrong.append(str(error.value))
+        assert model.moves == [home, home] and not model.training
+    assert len({*wrong}) == 4
+
+
+def test_a_loss_that_is_no_number_leaves_evaluation_mode():
+    model = toy()
+    with pytest.raises(NonFiniteLoss):
+        run(model, loss=lambda model, batch: model(**batch).loss * math.nan)
+    assert not any(module.training for module in model.modules())

@@ -234,7 +234,7 @@ def score_student(task: Any, rows: Any) -> Any:
 def train(spec: DistillSpec, plan: Plan, folder: RunFolder, reporter: Reporter) -> dict[str, Any]:  # stage: its History
     """All stages, from the newest checkpoint on if there is one; the last of them is paused if the run is to stop.
 
-    Not `tinybert.task_distillation`: it would begin the second stage where the first was interrupted, and keep that as a checkpoint.
+    Not `tinybert.task_distillation`: the stages of other methods are trained here, too, and what the first has reached is reported.
     Raises `UserError` for what a user can fix.
     """
     from bertcourse.distillation import term_settings, with_logits
