@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .base.recipe_rules import MASKING_RULES, find_fault, find_masking_conflict
 from .experiments import Comparison, Recording, holm, recorded
 from .pieces import Pieces
 from .plots import Figure, caption_text, plot_dots
@@ -33,19 +34,9 @@ class Masking:
     max_predictions: int = 0  # 0: each token by chance; k: a fixed number per sequence, at most k
 
     def __post_init__(self):
-        if not 0 < self.rate < 1:
-            raise ValueError(f"rate must lie between 0 and 1, not {self.rate}")
-        if self.mask < 0 or self.random < 0 or self.mask + self.random > 1 + 1e-9:
-            raise ValueError("mask and random are shares of the chosen pieces, together at most 1, "
-                             f"not {self.mask} and {self.random}")
-        if not 0 <= self.whole_words <= 1:
-            raise ValueError(f"whole_words is a share, not {self.whole_words}")
-        if not 0 <= self.rarity <= 1:
-            raise ValueError(f"rarity must lie between 0 and 1, not {self.rarity}")
-        if self.max_predictions < 0:
-            raise ValueError(f"max_predictions must be 0 or more, not {self.max_predictions}")
-        if self.max_predictions and self.whole_words:
-            raise ValueError("max_predictions counts tokens: leave it or whole_words at 0")
+        values = vars(self)
+        if fault := find_fault(values, MASKING_RULES) or find_masking_conflict(values):
+            raise ValueError(fault[0])
 
 # %% ../nbs/helpers/masking.ipynb #choose
 def count_predictions(

@@ -29,13 +29,17 @@ def segment_pairs(
 ) -> np.ndarray:  # (inputs, 5): begin and end of A, of B, and label (1: B does not follow A)
     """Segment pairs as in BERT's `create_pretraining_data.py`.
 
-    Raises `ValueError` for an unknown task, and for a length without room for two segments.
+    Raises `ValueError` for an unknown task, for a length without room for two segments, and for next
+    sentence prediction without two documents of each language.
     """
     if task not in ("nsp", "sop"):
         raise ValueError(f"task must be 'nsp' or 'sop', not {task!r}")
     if max_length < 5:
         raise ValueError(f"there is no room for two segments in {max_length} tokens: "
                          "allow at least 5")
+    if task == "nsp" and len(pieces) < 2 * pieces.streams:
+        raise ValueError("next sentence prediction needs two documents of each language: "
+                         "separate documents by blank lines")
     room, rows, ends = max_length - 3, [], pieces.sentences
     for document in order:
         begin, last = (int(limit) for limit in pieces.documents[document:document + 2])
@@ -78,8 +82,8 @@ def _from_another(pieces: Pieces, document: int, target: int,
     "From a random sentence of another document on, until the target length is reached."
     kinds = pieces.streams                                          # languages in turn: stay in one
     same = range(document % kinds, len(pieces), kinds)
-    number = int(rng.integers(len(same) - 1)) if len(same) > 1 else 0
-    if len(same) > 1 and number >= document // kinds:
+    number = int(rng.integers(len(same) - 1))
+    if number >= document // kinds:
         number += 1
     first, last = (int(limit) for limit in pieces.documents[same[number]:same[number] + 2])
     begin = int(rng.integers(first, last))

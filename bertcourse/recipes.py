@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from transformers import BertConfig
 
+from .base.recipe_rules import epochs_of_lengths, find_conflict, find_fault
 from .masking import Collator, Masking, chances
 from .pairs import Inputs
 from .pieces import Pieces
@@ -52,7 +53,9 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self):
-        _check_together(self)
+        values = asdict(self)
+        if fault := find_fault(values) or find_conflict(values):
+            raise ValueError(fault[0])
 
     @classmethod
     def read(cls, file: str | Path, **changes: Any) -> Recipe:
@@ -62,10 +65,11 @@ class Recipe:
         """
         try:
             values = tomllib.loads(Path(file).read_text(encoding="utf-8")) | changes
-            _check_settings(values, cls)
-            if isinstance(values.get("masking"), dict):
-                _check_settings(values["masking"], Masking)
-                values["masking"] = Masking(**values["masking"])
+            if isinstance(values.get("masking"), Masking):
+                values["masking"] = asdict(values["masking"])
+            if fault := find_fault(values):
+                raise ValueError(fault[0])
+            values["masking"] = Masking(**values.get("masking", {}))
             return cls(**{name: _as_tuple(value) for name, value in values.items()})
         except tomllib.TOMLDecodeError as error:
             raise ValueError(f"{Path(file).name} is not TOML: {error}") from None
@@ -92,51 +96,14 @@ class Recipe:
 
     def max_length(self, epoch: int) -> int:
         "The longest input of an epoch: short ones first."
-        done = 0.0
-        for length, share in self.lengths:
-            done += share * self.parts
-            if epoch % self.parts < round(done):
+        epoch %= self.parts
+        for (length, _), epochs in zip(self.lengths, epochs_of_lengths(self.lengths, self.parts)):
+            if epoch < epochs:
                 return length
+            epoch -= epochs
         return self.lengths[-1][0]
 
 # %% ../nbs/helpers/recipes.ipynb #check
-_KINDS = {float: ((int, float), "a number"), int: (int, "a whole number"),
-          bool: (bool, "true or false"), str: (str, "a text"), tuple: ((list, tuple), "a list"),
-          Masking: ((dict, Masking), "a table"), type(None): ((int, type(None)), "a whole number")}
-_POSITIVE = ("documents", "num_layers", "hidden_size", "num_heads", "steps", "parts", "batch_size")
-
-def _check_settings(values: Mapping[str, Any], of: type) -> None:
-    "Raises `ValueError` for settings that a class lacks, or of another kind than its defaults."
-    defaults = {f.name: f.default for f in fields(of)}
-    for name, value in values.items():
-        if name not in defaults:
-            raise ValueError(f"there is no such setting: {name}")
-        kind, wanted = _KINDS[type(defaults[name])]
-        if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
-            raise ValueError(f"{name} is {value!r}, not {wanted}")
-
-def _check_together(recipe: Recipe) -> None:
-    "Raises `ValueError` for settings that no run can have."
-    for name in _POSITIVE:
-        if getattr(recipe, name) < 1:
-            raise ValueError(f"{name} must be at least 1, not {getattr(recipe, name)}")
-    if recipe.copies is not None and recipe.copies < 1:
-        raise ValueError(f"copies must be at least 1, not {recipe.copies}: leave it out for new masks "
-                         "in every epoch")
-    if recipe.hidden_size % recipe.num_heads:
-        raise ValueError(f"hidden_size {recipe.hidden_size} cannot be cut into "
-                         f"{recipe.num_heads} heads")
-    if recipe.task not in ("nsp", "sop"):
-        raise ValueError(f"task must be 'nsp' or 'sop', not {recipe.task!r}")
-    if recipe.precision not in ("no", "bf16"):
-        raise ValueError(f"precision must be 'no' or 'bf16', not {recipe.precision!r}")
-    total = sum(share for _, share in recipe.lengths)
-    if abs(total - 1) > 1e-6:
-        raise ValueError(f"the shares of the lengths make {total:g}, not 1")
-    inputs = recipe.steps * recipe.batch_size
-    if inputs < recipe.parts:
-        raise ValueError(f"{inputs} inputs cannot be cut into {recipe.parts} parts")
-
 def _as_tuple(value: Any) -> Any:
     "Lists as tuples, at any depth."
     return tuple(map(_as_tuple, value)) if isinstance(value, (list, tuple)) else value

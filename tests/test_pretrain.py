@@ -27,6 +27,7 @@ import bertcourse.pretraining
 import bertcourse.training
 from bertcourse.app import cli
 from bertcourse.assets import asset
+from bertcourse.base import recipe_rules
 from bertcourse.base.errors import UserError
 from bertcourse.jobs import corpus_text, pretraining, recipe
 from bertcourse.jobs.folder import RunFolder
@@ -358,8 +359,8 @@ def test_a_run_of_an_earlier_version_goes_on_as_it_began():
 
 
 def test_every_setting_has_a_rule():
-    assert recipe.RULES.keys() == {one.name for one in fields(Recipe)}
-    assert recipe.MASKING_RULES.keys() == {one.name for one in fields(Recipe().masking)}
+    assert recipe_rules.RULES.keys() == {one.name for one in fields(Recipe)}
+    assert recipe_rules.MASKING_RULES.keys() == {one.name for one in fields(Recipe().masking)}
 
 
 # --- tokenizers ---------------------------------------------------------------------------------------------------

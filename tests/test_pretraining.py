@@ -47,7 +47,7 @@ V, MASK = len(TOKENIZER), TOKENIZER.mask_token_id
 IGNORED = -100
 TINY = transformers.BertConfig(vocab_size=V, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
                                hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)  # fmt: skip
-SMALL = Recipe(documents=60, num_layers=1, hidden_size=16, num_heads=2, steps=6, parts=2, batch_size=4, lr=1e-3)
+SMALL = Recipe(documents=60, num_layers=1, hidden_size=16, num_heads=2, lengths=((64, 1.0),), steps=6, parts=2, batch_size=4, lr=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -260,9 +260,10 @@ def test_another_distribution_is_found(theirs, planted, what):
 
 
 @pytest.mark.parametrize("bad, message", [
-    (dict(rate=0.0), "rate"), (dict(rate=1.0), "rate"), (dict(mask=0.9, random=0.2), "together at most 1"), (dict(random=-0.1), "shares"),
+    (dict(rate=0.0), "rate"), (dict(rate=1.0), "rate"), (dict(mask=0.9, random=0.2), "together at most 1"), (dict(random=-0.1), "random must be a number from 0 to 1, not -0.1"),
     (dict(whole_words=1.5), "whole_words"), (dict(rarity=-1.0), "rarity"),
     (dict(max_predictions=-1), "max_predictions"), (dict(max_predictions=20, whole_words=0.5), "counts tokens"),
+    (dict(rate=0.6, rarity=0.5), "no word is chosen with a probability above 0.5"), (dict(rate="0.1"), "rate"), (dict(mask=True), "mask"),
 ])  # fmt: skip
 def test_masking_refuses(bad, message):
     with pytest.raises(ValueError, match=message):
@@ -396,14 +397,14 @@ def test_copies_of_a_length_are_made_for_that_length(both):
 
 
 def test_a_recipe_with_copies_reads_the_same_data_again(both):
-    inputs, _ = make_data(dataclasses.replace(SMALL, parts=4, steps=12, lengths=((64, 1.0),), copies=2), TOKENIZER, both)
+    inputs, _ = make_data(dataclasses.replace(SMALL, parts=4, steps=12, copies=2), TOKENIZER, both)
     first, second, third, fourth = masked_epochs(inputs, 4)
     assert equal(first, third) and equal(second, fourth) and not equal(first, second)
 
 
 # --- pairs --------------------------------------------------------------------------------------------------------
 
-corpora = st.lists(st.lists(st.integers(1, 12), min_size=1, max_size=7), min_size=1, max_size=9)
+corpora = st.lists(st.lists(st.integers(1, 12), min_size=1, max_size=7), min_size=2, max_size=9)
 
 
 def home(pieces, place):
@@ -415,7 +416,7 @@ def home(pieces, place):
 @given(corpora, st.integers(5, 40), st.integers(0, 10**6), st.sampled_from([0.0, 0.1, 1.0]), st.booleans(), st.integers(1, 2))
 def test_next_sentence_pairs(documents, max_length, seed, short, put_back, streams):
     pieces = pieces_of(*documents)
-    pieces.streams = streams
+    pieces.streams = streams = min(streams, len(documents) // 2)
     order = np.random.default_rng(seed).permutation(len(documents))
     rows = segment_pairs(pieces, order, max_length, np.random.default_rng(seed), "nsp", short, put_back)
     assert len(rows) >= len(documents)
@@ -425,7 +426,7 @@ def test_next_sentence_pairs(documents, max_length, seed, short, put_back, strea
         assert home(pieces, a1 - 1) == mine and home(pieces, b1 - 1) == other
         strangers = [d for d in range(len(documents)) if d != mine and d % streams == mine % streams]
         if label:
-            assert other in strangers or not strangers and other == mine
+            assert other in strangers
         else:
             assert other == mine and a1 <= b0
 
@@ -500,9 +501,16 @@ def test_a_short_length_is_drawn_once_per_document_or_for_each_input():
     assert sum(len(lengths) > 1 for lengths in targets(redraw_short=True)) > 50
 
 
-def test_a_corpus_of_one_document():
-    rows = segment_pairs(pieces_of([3, 4, 5, 6]), [0], 30, np.random.default_rng(0))
-    assert len(rows) >= 1 and rows.min() >= 0 and rows[:, :4].max() <= 18
+@pytest.mark.parametrize("streams", [1, 2])
+def test_another_document_has_to_be_there(streams):
+    "Else B of a negative pair would be from the document of A, and its label wrong."
+    pieces = pieces_of(*[[3, 4, 5, 6]] * (2 * streams - 1))
+    pieces.streams = streams
+    with pytest.raises(ValueError, match="^next sentence prediction needs two documents of each language: separate documents by blank lines$"):
+        segment_pairs(pieces, [0], 30, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="two documents of each language"):
+        Inputs(pieces, TOKENIZER, 10)
+    assert len(segment_pairs(pieces, [0], 30, np.random.default_rng(0), "sop"))  # which needs one
 
 
 @pytest.mark.parametrize("arguments, message", [((20, "mlm"), "'nsp' or 'sop'"), ((4, "nsp"), "no room")])
@@ -677,13 +685,26 @@ def test_the_page_measures_a_model_where_it_is(shipped, both):
 # --- recipes ------------------------------------------------------------------------------------------------------
 
 
+LENGTHS = "lengths must be a list of [length from 5 on, share of the steps], with shares that add up to 1, not "
+
+
 @pytest.mark.parametrize("line, message", [
-    ("step = 5", "no such setting: step"), ("steps = '5'", "steps is '5'"), ("steps = 2.5", "steps is 2.5"), ("lr = true", "lr is True"),
-    ("put_back = 1", "put_back is 1"), ("languages = 'en'", "languages is 'en'"), ("masking = 0.15", "masking is 0.15"),
-    ("[masking]\nshare = 0.1", "no such setting: share"), ("[masking]\nrate = 2.0", "rate must lie"), ("steps = 0", "steps must be at least 1"),
-    ("copies = 0", "copies must be at least 1"), ("copies = -2", "copies must be at least 1"),
-    ("num_heads = 3", "cannot be cut into 3 heads"), ("lengths = [[64, 0.5]]", "make 0.5, not 1"), ("task = 'mlm'", "'nsp' or 'sop'"),
+    ("step = 5", "there is no setting step: remove it"), ("steps = '5'", 'steps must be a whole number from 1 on, not "5"'),
+    ("steps = 2.5", "steps must be a whole number from 1 on, not 2.5"), ("lr = true", "lr must be a number above 0, not true"),
+    ("put_back = 1", "put_back must be true or false, not 1"), ("languages = 'en'", 'languages must be a list of "en", "zh" or both, not "en"'),
+    ("masking = 0.15", "masking must be a table, not 0.15"), ("[masking]\nshare = 0.1", "there is no setting masking.share"),
+    ("[masking]\nrate = 2.0", "masking.rate must be a number above 0 and below 1, not 2.0"), ("steps = 0", "steps must be a whole number from 1 on"),
+    ("copies = 0", "copies must be a whole number from 1 on"), ("copies = -2", "copies must be a whole number from 1 on"),
+    ("num_heads = 3", "3 heads do not divide a width of 128 evenly"), ("task = 'mlm'", 'task must be "nsp" or "sop", not "mlm"'),
+    ("lengths = [[64, 0.5]]", LENGTHS + "[[64, 0.5]]"), ("lengths = [64, 128]", LENGTHS + "[64, 128]"),
+    ("lengths = [['64', 1.0]]", LENGTHS + '[["64", 1.0]]'), ("lengths = []", LENGTHS + "[]"), ("lengths = [[64, 1.0, 2]]", LENGTHS),
+    ("lr = -1", "lr must be a number above 0, not -1"), ("dropout = 2", "dropout must be a number from 0 to below 1, not 2"),
+    ("betas = [0.9]", "betas must be two numbers from 0 to below 1, not [0.9]"), ("short = 2", "short must be a number from 0 to 1, not 2"),
+    ("seed = 1979-05-27", "seed must be a whole number"), ("warmup = 1_000", "a warm-up of 1000 steps leaves nothing of 1000 steps"),
     ("steps = 1\nbatch_size = 4\nparts = 5", "cannot be cut into 5 parts"), ("steps =", "is not TOML"),
+    ("parts = 4", "length 128 has 0.1 of 4 parts, less than one epoch: take more parts"),
+    ("parts = 2\nsteps = 2", "length 128 has 0.1 of 2 parts, less than one epoch: take more steps and parts"),
+    ("lengths = [[8, 0.1], [16, 0.9]]\nparts = 3", "length 8 has 0.1 of 3 parts"),
 ])  # fmt: skip
 def test_recipe_refuses(tmp_path, line, message):
     (tmp_path / "mine.toml").write_text(line)
@@ -702,8 +723,22 @@ def test_recipe_reads(tmp_path):
                             masking=Masking(0.2, whole_words=1), seed=7)  # fmt: skip
     (tmp_path / "empty.toml").write_text("")
     assert Recipe.read(tmp_path / "empty.toml") == Recipe()
+    assert Recipe.read(tmp_path / "empty.toml", masking=Masking(0.3), lengths=[[16, 1.0]]) == Recipe(masking=Masking(0.3), lengths=((16, 1.0),))
     with pytest.raises(FileNotFoundError):
         Recipe.read(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize("wrong", [dict(lr=-1), dict(dropout=2), dict(betas=(0.9,)), dict(short=2), dict(parts=4), dict(lengths=(64, 128)), dict(steps=2.5)])
+def test_a_recipe_made_in_python_is_checked_too(wrong):
+    with pytest.raises(ValueError, match=f"^{'length 128' if 'parts' in wrong else next(iter(wrong))} "):
+        Recipe(**wrong)
+
+
+@pytest.mark.parametrize("parts", range(5, 40))
+def test_every_length_has_its_epochs(parts):
+    epochs = [Recipe(parts=parts).max_length(epoch) for epoch in range(2 * parts)]
+    assert epochs[:parts] == epochs[parts:] == sorted(epochs[:parts]) and {*epochs} == {64, 128}
+    assert abs(epochs.count(128) / 2 - 0.1 * parts) <= 0.5
 
 
 def test_shipped_recipe_is_read():

@@ -18,6 +18,7 @@ from bertcourse.base.atomic import file_digest
 from bertcourse.base.errors import UserError
 from bertcourse.base.json_files import finite, read_json, write_json
 from bertcourse.base.machine import set_threads
+from bertcourse.base.recipe_rules import ABOVE, COUNT, LENGTH, PRECISION
 from bertcourse.base.text import shown_name
 from bertcourse.jobs import cards
 from bertcourse.jobs.corpus_text import (
@@ -37,17 +38,7 @@ from bertcourse.jobs.curves import Panel, draw_curves
 from bertcourse.jobs.folder import METRICS, SPEC, WORK, RunFolder, folder_status, remove_leftovers
 from bertcourse.jobs.options import SEED, Options, Real, Rule, as_path, command_line, flag_of, option
 from bertcourse.jobs.pretrain_scores import EvaluationReport, Scores
-from bertcourse.jobs.recipe import (
-    ABOVE,  # fmt: skip
-    COUNT,
-    LENGTH,
-    PRECISION,
-    RECIPE,
-    different_settings,
-    earlier_recipe,
-    read_recipe,
-    to_toml,
-)
+from bertcourse.jobs.recipe import RECIPE, different_settings, earlier_recipe, read_recipe, to_toml
 from bertcourse.jobs.reporter import Reporter, card_line, is_main_process
 from bertcourse.jobs.result import Trained
 from bertcourse.jobs.running import Run, run_training, save_interval, training_errors, wait_for_all
