@@ -161,7 +161,7 @@ class Session:
         return found
 
 def pad_arrays(
-    rows: Sequence[Mapping[str, Any]],  # input_ids, perhaps token_type_ids
+    rows: Sequence[Mapping[str, Any]],  # input_ids, perhaps attention_mask and token_type_ids
     pad_id: int = 0,
 ) -> dict[str, np.ndarray]:  # (batch, longest), with attention_mask
     "Rows side by side, short ones filled up."
@@ -169,7 +169,8 @@ def pad_arrays(
     ids, types, mask = np.full(shape, pad_id, np.int64), np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     for i, row in enumerate(rows):
         n = len(row["input_ids"])
-        ids[i, :n], mask[i, :n], types[i, :n] = row["input_ids"], 1, row.get("token_type_ids", 0)
+        ids[i, :n], mask[i, :n] = row["input_ids"], row.get("attention_mask", 1)
+        types[i, :n] = row.get("token_type_ids", 0)
     return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
 
 def _broken(path: Path, error: Exception) -> ModelError:
@@ -359,15 +360,13 @@ def read_about(
     except OSError: content = b""
     about = _parse_about(folder / ABOUT, content)
     _check_files(folder, about)
-    others = [name for name in (*TOKENIZER, CONFIG) if name not in about.files]
-    known = {name: _digest(folder, name) for name in others}
-    known |= {MODEL: about.sha256, **about.files, ABOUT: hashlib.sha256(content).hexdigest()}
+    known = {MODEL: about.sha256, **about.files, ABOUT: hashlib.sha256(content).hexdigest()}
     lines = "".join(f"{name} {digest}\n" for name, digest in sorted(known.items()))
     fingerprint = hashlib.sha256(lines.encode()).hexdigest()
     return replace(about, labels=tuple(about.labels), fingerprint=fingerprint)
 
 def _check_files(folder: Path, about: About) -> None:
-    "Raises `ModelError` for a file that is not the one that was written."
+    "Raises `ModelError` for a file that is not the one that was written, or that has no check sum."
     for name, digest in {MODEL: about.sha256, **about.files}.items():
         if _digest(folder, name) == digest: continue
         if not os.path.lexists(folder / name):
@@ -376,6 +375,10 @@ def _check_files(folder: Path, about: About) -> None:
         raise ModelError(f"{folder / name} is damaged or not the file that was exported: "
                          "export the model again",
                          f"{folder / name} 已损坏，或不是当初导出的文件：请重新导出模型")
+    for name in (*TOKENIZER, CONFIG):
+        if name in about.files: continue
+        raise ModelError(f"{folder / ABOUT} has no check sum of {name}: export the model again",
+                         f"{folder / ABOUT} 里没有 {name} 的校验和：请重新导出模型")
     for name in external_files(folder / MODEL):
         if name in about.files: continue
         raise ModelError(f"{folder / MODEL} has weights in {name}, which {ABOUT} does not know: "

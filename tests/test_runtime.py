@@ -1,5 +1,6 @@
 """An exported model's session, its folder and its cache: what they refuse, and that neither torch nor transformers is needed."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -73,6 +74,12 @@ def test_results_are_not_overwritten_by_the_next_call(tmp_path, kind):
     first = run([1, 2])
     run([50, 60])
     assert first.tolist() == [[3, 3]]
+
+
+def test_padding_of_a_row_stays_padding():
+    rows = [{"input_ids": [2, 5, 3, 0], "attention_mask": [1, 1, 1, 0], "token_type_ids": [0, 1, 1, 0]}, {"input_ids": [2, 3]}]
+    batch = runtime.pad_arrays(rows)
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 0], [1, 1, 0, 0]] and batch["token_type_ids"].tolist() == [[0, 1, 1, 0], [0] * 4]
 
 
 def test_padding_has_the_tokenizers_id():
@@ -157,11 +164,21 @@ def test_ctrl_c_is_handled_when_openvino_models_are_gone(tmp_path):
 
 @pytest.fixture
 def folder(tmp_path):
-    import hashlib
-    path = saved(tmp_path)
-    about = {"task": "classification", "labels": ["no", "yes"], "max_length": 8, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    path, others = saved(tmp_path), ["tokenizer.json", "tokenizer_config.json", "config.json"]
+    for name in others:
+        (tmp_path / name).write_text("{}")
+    sums = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in tmp_path.iterdir()}
+    about = {"task": "classification", "labels": ["no", "yes"], "max_length": 8, "sha256": sums[path.name],
+             "files": {name: sums[name] for name in others}}
     (tmp_path / "bertcourse.json").write_text(json.dumps(about | {"of a later version": 1}))
     return tmp_path
+
+
+def forget(folder, name=None):
+    "Take the check sum of a file out of the description, or all of them."
+    about = json.loads((folder / "bertcourse.json").read_text())
+    about["files"].pop(name) if name else about.pop("files")
+    (folder / "bertcourse.json").write_text(json.dumps(about))
 
 
 def test_about_is_read(folder):
@@ -175,6 +192,11 @@ def test_about_is_read(folder):
     (lambda f: (f / "bertcourse.json").write_text("{"), "missing or broken"),
     (lambda f: (f / "bertcourse.json").write_text('{"task": "ner"}'), "missing or broken"),
     (lambda f: (f / "model.onnx").write_bytes((f / "model.onnx").read_bytes()[:-1] + b"\0"), "damaged"),
+    (lambda f: (f / "tokenizer.json").write_text("[]"), "tokenizer.json is damaged"),
+    (lambda f: (f / "tokenizer.json").unlink(), "holds no tokenizer.json"),
+    (lambda f: forget(f, "tokenizer.json"), "bertcourse.json has no check sum of tokenizer.json: export the model again"),
+    (lambda f: [forget(f, "config.json"), (f / "config.json").unlink()], "has no check sum of config.json"),
+    (lambda f: forget(f), "has no check sum of tokenizer.json"),
 ])  # fmt: skip
 def test_a_spoilt_folder_is_refused(folder, spoil, said):
     spoil(folder)
