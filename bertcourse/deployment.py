@@ -63,6 +63,11 @@ def example(
     made = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
     return {name: made[name] for name in INPUTS if name in names and name in takes}
 
+def _check_folder(path: Path) -> None:
+    "`FileNotFoundError` where there is no folder for a file."
+    if path.parent.is_dir(): return
+    raise FileNotFoundError(f"there is no folder {path.parent}: make it first")
+
 _STACK = "pkg.torch.onnx.stack_trace"  # names files of the machine that exports
 
 def export(
@@ -77,9 +82,10 @@ def export(
     """A model as one ONNX file that takes any batch and any length. The model itself stays as it was.
 
     Exported on the CPU, wherever the model is. Written to a temporary name, then renamed. `ModelError` for an architecture that
-    the exporter cannot follow.
+    the exporter cannot follow, `OSError` where the file cannot be written.
     """
     path, inputs = Path(path), example(model, names)
+    _check_folder(path)
     try:
         with whole_file(path) as partial, _for_export(model, attention), _quiet():
             with torch.no_grad(): found = model(**inputs)
@@ -94,6 +100,7 @@ def export(
                 program = torch.onnx.export(model, (), kwargs=inputs, dynamic_shapes={name: free for name in inputs}, dynamo=True, **common)
                 for node in program.model.graph: node.metadata_props.pop(_STACK, None)
                 program.save(partial, external_data=False)
+    except OSError: raise  # of the disk, not of the model
     except Exception as error:
         name, why = type(model).__name__, str(error).strip().partition("\n")[0][:200]
         raise ModelError(f"{name} cannot be exported ({why})", f"{name} 无法导出（{why}）") from error
@@ -138,7 +145,10 @@ def cases(
     vocab_size: int, type_vocab_size: int = 2,
     seed: int = 0,
 ) -> Iterator[dict[str, np.ndarray]]:  # batches, each (batch, n)
-    "Batches of 1 to 8, lengths from 1 to the longest, each with and without padding: random ids, segments and ends."
+    """Random batches: ids, segments and ends.
+
+    1 to 8 texts (1 or 2 above 128 tokens), lengths from 1 to the longest, each but 1 with and without padding.
+    """
     rng = np.random.default_rng(seed)
     lengths = sorted({min(max_length, n) for n in (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, max_length)})
     for k, n in enumerate(lengths):
@@ -308,7 +318,8 @@ def quantize(
 ) -> Path:
     """Weights in 8 bits: dynamic quantisation, or static with calibration data (QDQ).
 
-    `ModelError` for unknown `weights` and `method`, and where the quantiser fails.
+    `ModelError` for unknown `weights` and `method`, and where the quantiser fails; `OSError` where a file
+    cannot be read or written.
 
     Products of two activations, as in attention, stay in FP32. Written to a temporary name, then renamed.
     """
@@ -319,6 +330,7 @@ def quantize(
     kind = _choose(weights, kinds, "type of weights", "权重类型")
     how = _choose(method, methods, "method of calibration", "校准方法")
     target = Path(target)
+    _check_folder(target)
     options: dict[str, Any] = dict(weight_type=kind, per_channel=per_channel,
                                  reduce_range=reduce_range, op_types_to_quantize=list(operators))
     try:
@@ -329,6 +341,7 @@ def quantize(
                 calibration.rewind()
                 q.quantize_static(model, partial, calibration, quant_format=q.QuantFormat.QDQ, activation_type=q.QuantType.QUInt8,
                                   calibrate_method=how, nodes_to_exclude=_of_activations(model), **options)
+    except OSError: raise  # of the disk, not of the model
     except Exception as error:
         why = str(error).strip().partition("\n")[0][:200]
         raise ModelError(f"{Path(source).name} cannot be quantised ({why})", f"{Path(source).name} 无法量化（{why}）") from error
@@ -355,7 +368,11 @@ def bound(
     session: Session,
     device: str = "cpu",  # or "cuda", for a session with CUDAExecutionProvider
 ) -> Callable[..., dict[str, np.ndarray]]:  # called like the session
-    "A session with its inputs and outputs bound to a device. ONNX Runtime then copies nothing on the way; here and back is still copied."
+    """A session with its inputs and outputs bound to a device.
+
+    ONNX Runtime makes no copies of its own; this function still copies the inputs to the device and the
+    outputs back.
+    """
     def run(**batch: np.ndarray) -> dict[str, np.ndarray]:
         binding = session._session.io_binding()
         for name, values in session._feed(batch).items(): binding.bind_ortvalue_input(name, _ortvalue(values, device))

@@ -125,9 +125,9 @@ def start_service(
     *options: str,  # of `bertcourse serve`
 ) -> Service:
     "Start `bertcourse serve` with one worker and wait until it is ready. Raises as `wait_until_ready`."
-    port = free_port()
+    model, port = Path(model).resolve(), free_port()  # the service starts in another folder
     words = [sys.executable, "-m", "bertcourse.app.cli", "serve", model, "--port", port, "--workers", "1"]
-    return _start([*words, *options], Path(model).parent, port, "/ready")
+    return _start([*words, *options], model.parent, port, "/ready")
 
 def start_gunicorn(
     source: str,  # of a module that binds `app` and answers GET /health
@@ -165,11 +165,15 @@ def count_model_loads(
     folder: Path,  # gets app.py and a log
     workers: int,
 ) -> int:
-    "How often all workers of gunicorn together load a model that a singleton class holds."
+    """How often all workers of gunicorn together load a model that a singleton class holds.
+
+    Raises `TimeoutError` where some do not start.
+    """
     service = start_gunicorn(_SINGLETON, folder, workers)
     end = time.monotonic() + 30
     try:
-        while service.log_lines().count("started") < workers and time.monotonic() < end:
+        while (count := service.log_lines().count("started")) < workers:
+            if time.monotonic() > end: raise TimeoutError(f"only {count} of {workers} workers started")
             time.sleep(0.1)
     finally: service.stop()
     return sum("model loaded" in line for line in service.log_lines())

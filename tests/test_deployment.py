@@ -1,6 +1,7 @@
 """Export, verification, quantisation and pruning: exact where they must be, and each planted fault is named."""
 
 import copy
+import errno
 from collections import Counter
 from math import comb
 from pathlib import Path
@@ -10,6 +11,7 @@ import onnx
 import pytest
 import services
 import torch
+from onnxruntime import quantization
 from transformers import (
     AlbertConfig,
     AutoModelForSequenceClassification,
@@ -154,6 +156,28 @@ def test_a_model_that_cannot_run_is_named(tmp_path):
     with pytest.raises(ModelError, match="BertForSequenceClassification cannot be exported"):
         export(model.train(), tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir()) and model.training
+
+
+def test_a_disk_is_not_a_model(tmp_path, plain, monkeypatch):
+    "A folder or a source that is missing and a full disk are said as they are, not as a fault of the model."
+    model, path = plain
+    for legacy in (False, True):
+        with pytest.raises(FileNotFoundError, match="there is no folder .*absent: make it first"):
+            export(model, tmp_path / "absent" / "model.onnx", legacy=legacy)
+    with pytest.raises(FileNotFoundError, match="there is no folder .*absent"):
+        quantize(path, tmp_path / "absent" / "small.onnx")
+    with pytest.raises(FileNotFoundError, match="absent.onnx"):
+        quantize(tmp_path / "absent.onnx", tmp_path / "small.onnx")
+
+    def full(*args, **kw):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch.onnx, "export", full)
+    monkeypatch.setattr(quantization, "quantize_dynamic", full)
+    for write in (lambda: export(model, tmp_path / "model.onnx"), lambda: quantize(path, tmp_path / "small.onnx")):
+        with pytest.raises(OSError, match="No space left"):
+            write()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_failing_export_keeps_the_old_file(tmp_path, plain, monkeypatch):

@@ -1,5 +1,6 @@
 """Processes of page 7.2's services: none is left running, and answers are read whatever their headers."""
 
+import itertools
 import signal
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from types import SimpleNamespace
 
 import pytest
 
@@ -66,6 +68,27 @@ def test_stop_comes_to_an_end(started, tmp_path, code, expected):
     while "started" not in service.log_lines() and time.monotonic() < end:
         time.sleep(0.05)
     assert service.stop(seconds=1 if code == DEAF else 30) == expected
+
+
+def test_a_model_s_folder_may_be_named_from_here(tmp_path, monkeypatch):
+    "The service starts in another folder, where a relative name would mean something else."
+    asked = []
+    monkeypatch.setattr(services, "_start", lambda words, folder, *more: asked.append((words[words.index("serve") + 1], folder)))
+    (tmp_path / "models" / "small").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    services.start_service("models/small")
+    services.start_service(tmp_path / "models" / "small")
+    assert asked == [(tmp_path / "models" / "small", tmp_path / "models")] * 2
+
+
+def test_workers_that_do_not_start_are_no_answer(monkeypatch, tmp_path):
+    stopped = []
+    service = SimpleNamespace(log_lines=lambda: ["model loaded by process 1", "started"], stop=lambda: stopped.append(True))
+    monkeypatch.setattr(services, "start_gunicorn", lambda *given: service)
+    monkeypatch.setattr(services, "time", SimpleNamespace(monotonic=itertools.count(0, 20).__next__, sleep=lambda seconds: None))
+    with pytest.raises(TimeoutError, match="^only 1 of 2 workers started$"):
+        services.count_model_loads(tmp_path, 2)
+    assert stopped and services.count_model_loads(tmp_path, 1) == 1
 
 
 class Bare(BaseHTTPRequestHandler):
