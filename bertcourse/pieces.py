@@ -28,6 +28,7 @@ class Pieces:
 
     `ids` and `starts` have one entry per piece (does it begin a word?), `sentences` holds the end of every
     sentence, counted in pieces, and `documents` the end of every document, counted in sentences; both begin with 0.
+    With several `streams` the second segment of a negative pair comes from the same kind of document as the first.
     """
     ARRAYS = ("ids", "starts", "sentences", "documents")
     ABOUT = "pieces.json"  # in a folder, beside the arrays: what is no array
@@ -38,7 +39,7 @@ class Pieces:
         starts: np.ndarray,  # (pieces,), truth values
         sentences: np.ndarray,  # (sentences + 1,)
         documents: np.ndarray,  # (documents + 1,)
-        streams: int = 1,  # kinds of documents that come in turn, such as languages: a stranger is one of the same kind
+        streams: int = 1,  # kinds of documents that come in turn, such as languages; see the class
     ):
         self.ids, self.starts, self.sentences, self.documents, self.streams = ids, starts, sentences, documents, streams
         ends = [len(ids), len(starts), len(ids), len(sentences) - 1]
