@@ -167,12 +167,14 @@ def _seen(name: str, values: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, 
     if name == "logits": return values, values.argmax(-1)
     return values[mask], np.where(mask, values, -np.inf).argmax(-1)
 
-def _compare(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray], mask: np.ndarray) -> tuple[float, str, list[bool]]:
+def _compare(
+    outputs: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], mask: np.ndarray,
+) -> tuple[float, str, list[bool]]:
     "Greatest relative difference, its output, and which answers agree."
-    worst, same = (0.0, next(iter(theirs))), []
-    for name, values in theirs.items():
-        if ours[name].shape != values.shape: return math.inf, name, [False]
-        (a, first), (b, second) = (_seen(name, v, mask.astype(bool)) for v in (ours[name], values))
+    worst, same = (0.0, next(iter(expected))), []
+    for name, values in expected.items():
+        if outputs[name].shape != values.shape: return math.inf, name, [False]
+        (a, first), (b, second) = (_seen(name, v, mask.astype(bool)) for v in (outputs[name], values))
         gap = float(np.abs(a - b).max() / max(1.0, np.abs(b).max()))
         worst, same = max(worst, (math.inf if math.isnan(gap) else gap, name)), same + (first == second).tolist()
     return *worst, same
@@ -204,13 +206,13 @@ def verify(
     for batch in cases(max_length, vocab_size, type_vocab_size, seed):
         mask, count = batch["attention_mask"], count + 1
         texts, lengths = texts + len(mask), [*lengths, mask.shape[1]]
-        theirs = expect(**{name: batch[name] for name in session.inputs})  # one that takes no segments gets none
-        try: gap, name, agree = _compare(session(**batch), theirs, mask)
+        expected = expect(**{name: batch[name] for name in session.inputs})  # one that takes no segments gets none
+        try: gap, name, agree = _compare(session(**batch), expected, mask)
         except Exception as error:
             gap, name, agree = math.inf, "no output", [False]
-            failed.append((batch, theirs, _said(error, mask.shape)))
+            failed.append((batch, expected, _said(error, mask.shape)))
         else:
-            if gap > tolerance: failed.append((batch, theirs, ""))
+            if gap > tolerance: failed.append((batch, expected, ""))
         worst, same = max(worst, (gap, f"{name}, {mask.shape[0]} × {mask.shape[1]}")), same + agree
     faults = [*_graph_faults(session.path), *(_diagnose(session, failed, count, tolerance) if failed else ())]
     return Parity(count, texts, (min(lengths), max(lengths)), *worst, float(np.mean(same)), tolerance, tuple(faults))
@@ -233,7 +235,7 @@ def _diagnose(session: Session, failed: Sequence[tuple], count: int, tolerance: 
     if said := [what for *_, what in failed if what]:
         yield said[0] + (f" (and {len(said) - 1} more)" if len(said) > 1 else "")
         return
-    batch, theirs, _ = failed[-1]
+    batch, expected, _ = failed[-1]
     if _compare(session(**batch), session(**batch), batch["attention_mask"])[0] > 0:
         yield "two runs with the same input differ: something random is in the graph"
         return
@@ -242,7 +244,7 @@ def _diagnose(session: Session, failed: Sequence[tuple], count: int, tolerance: 
         if list(order) == names: continue
         try: swapped = session(**dict(zip(names, (batch[name] for name in order))))
         except Exception: continue  # ids where segments belong: out of the table
-        if _compare(swapped, theirs, batch["attention_mask"])[0] <= tolerance:
+        if _compare(swapped, expected, batch["attention_mask"])[0] <= tolerance:
             yield f"inputs are swapped: {', '.join(f'{a} takes {b}' for a, b in zip(names, order) if a != b)}"
             return
     padded = [bool((batch["attention_mask"] == 0).any()) for batch, *_ in failed]

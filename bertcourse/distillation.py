@@ -198,8 +198,9 @@ def relation_loss(
     """
     if len(student) != len(teacher): raise ValueError(f"student and teacher saw {len(student)} and {len(teacher)} texts")
     with torch.autocast(student.device.type, enabled=False):  # it would multiply in half precision
-        ours, theirs = F.normalize(upcast(student), dim=-1), F.normalize(upcast(teacher), dim=-1)
-        return F.mse_loss(ours @ ours.T, theirs @ theirs.T)
+        student_vectors = F.normalize(upcast(student), dim=-1)
+        teacher_vectors = F.normalize(upcast(teacher), dim=-1)
+        return F.mse_loss(student_vectors @ student_vectors.T, teacher_vectors @ teacher_vectors.T)
 
 # %% ../nbs/helpers/distillation.ipynb #teacher-layers
 def teacher_layers(
@@ -223,9 +224,10 @@ def check_heads(
     student: Any, teacher: Any,  # configurations
 ) -> None:
     "ValueError unless both have as many heads."
-    ours, theirs = student.num_attention_heads, teacher.num_attention_heads
-    if ours != theirs:
-        raise ValueError(f"the student has {ours} attention heads, the teacher {theirs}: give it as many, or leave the attention out")
+    student_heads, teacher_heads = student.num_attention_heads, teacher.num_attention_heads
+    if student_heads != teacher_heads:
+        raise ValueError(f"the student has {student_heads} attention heads, the teacher {teacher_heads}: "
+                         "give it as many, or leave the attention out")
 
 def check_scores(
     *configs: Any,  # of student and teacher
@@ -240,28 +242,31 @@ def check_labels(
     student: Any, teacher: Any,  # configurations
 ) -> None:
     "ValueError unless both mean the same by the same number."
-    ours, theirs = student.id2label, teacher.id2label
-    if ours != theirs:
-        i = next(i for i in sorted({*ours, *theirs}) if ours.get(i) != theirs.get(i))
-        raise ValueError(f"label {i} is {ours.get(i)!r} to the student and {theirs.get(i)!r} to the teacher: train them on the same labels")
+    student_labels, teacher_labels = student.id2label, teacher.id2label
+    if student_labels != teacher_labels:
+        ids = sorted({*student_labels, *teacher_labels})
+        i = next(i for i in ids if student_labels.get(i) != teacher_labels.get(i))
+        raise ValueError(f"label {i} is {student_labels.get(i)!r} to the student and "
+                         f"{teacher_labels.get(i)!r} to the teacher: train them on the same labels")
 
 # %% ../nbs/helpers/distillation.ipynb #head-loss
 def head_loss(
     student: nn.Module,  # its configuration tells a regression
-    ours: Sequence[Tensor], theirs: Sequence[Tensor],  # logits, as `observe` gives them
+    student_logits: Sequence[Tensor], teacher_logits: Sequence[Tensor],  # as `observe` gives them
     batch: Mapping[str, Tensor],
     compare: Callable[..., Tensor],  # (student's logits, teacher's, mask=…) → scalar, such as `soft_loss`
 ) -> Tensor:  # scalar
     """What the outputs of a head have to learn: one distribution per text, one per labelled token, two over the pieces (start and end),
     or a number, by its squared error."""
     if student.config.problem_type == "regression":
-        return F.mse_loss(upcast(ours[0]), upcast(theirs[0]))
-    if len(ours) == 2:  # positions: none on padding
+        return F.mse_loss(upcast(student_logits[0]), upcast(teacher_logits[0]))
+    if len(student_logits) == 2:  # positions: none on padding
         away = batch["attention_mask"] == 0
-        return sum(compare(*(z.float().masked_fill(away, -1e4) for z in pair), mask=None) for pair in zip(ours, theirs)) / 2
-    tokens = ours[0].ndim == 3
+        pairs = zip(student_logits, teacher_logits)
+        return sum(compare(*(z.float().masked_fill(away, -1e4) for z in pair), mask=None) for pair in pairs) / 2
+    tokens = student_logits[0].ndim == 3
     mask = None if not tokens else batch["labels"] != -100 if "labels" in batch else batch["attention_mask"]
-    return compare(*ours, *theirs, mask=mask)
+    return compare(*student_logits, *teacher_logits, mask=mask)
 
 # %% ../nbs/helpers/distillation.ipynb #new-model
 def new_model(
@@ -326,16 +331,22 @@ class Distiller(StudentWithTeacher):
     ):
         super().__init__(student, teacher)
         if not any(vars(weights).values()): raise ValueError("every weight is 0: there is nothing to learn")
-        ours, theirs = student.config, teacher.config
-        check_labels(ours, theirs)
-        if weights.attention: check_heads(ours, theirs), check_scores(ours, theirs)
-        if weights.cosine and ours.hidden_size != theirs.hidden_size:
-            raise ValueError(f"cosine: the student is {ours.hidden_size} wide, the teacher {theirs.hidden_size}: "
+        student_config, teacher_config = student.config, teacher.config
+        check_labels(student_config, teacher_config)
+        if weights.attention:
+            check_heads(student_config, teacher_config)
+            check_scores(student_config, teacher_config)
+        if weights.cosine and student_config.hidden_size != teacher_config.hidden_size:
+            raise ValueError(f"cosine: the student is {student_config.hidden_size} wide, the teacher {teacher_config.hidden_size}: "
                              "take hidden, which projects")
         self.weights, self.temperature = weights, temperature
-        self.layers = check_layers(layers, ours.num_hidden_layers, theirs.num_hidden_layers) if weights.hidden or weights.attention else ()
-        wide = ours.hidden_size != theirs.hidden_size
-        self.projections = nn.ModuleList(nn.Linear(ours.hidden_size, theirs.hidden_size) for _ in self.layers if weights.hidden and wide)
+        self.layers = ()
+        if weights.hidden or weights.attention:
+            depths = student_config.num_hidden_layers, teacher_config.num_hidden_layers
+            self.layers = check_layers(layers, *depths)
+        widths = student_config.hidden_size, teacher_config.hidden_size
+        projected = self.layers if weights.hidden and widths[0] != widths[1] else ()
+        self.projections = nn.ModuleList(nn.Linear(*widths) for _ in projected)
 
     def term_weights(self) -> dict[str, float]:
         "See `StudentWithTeacher`."
@@ -351,25 +362,32 @@ class Distiller(StudentWithTeacher):
         w, cached = self.weights, batch.pop("teacher_logits", None)
         inside = any((w.hidden, w.attention, w.relation, w.cosine))
         seen = dict(hidden=bool(w.hidden or w.relation or w.cosine), scores=bool(w.attention))
-        ours = observe(self.student, batch if w.hard else unlabelled(batch), **seen)
+        student_out = observe(self.student, batch if w.hard else unlabelled(batch), **seen)
         terms = {}
-        if w.hard: terms["hard"] = torch.where(count_labels(batch) > 0, ours.loss, 0)  # of nothing: 0
-        if inside or w.soft and cached is None: theirs = self.ask(batch, **seen)
+        if w.hard: terms["hard"] = torch.where(count_labels(batch) > 0, student_out.loss, 0)  # of nothing: 0
+        if inside or w.soft and cached is None: teacher_out = self.ask(batch, **seen)
         if w.soft:
-            targets = theirs.logits if cached is None else [cached]
-            terms["soft"] = head_loss(self.student, ours.logits, targets, batch, partial(soft_loss, temperature=self.temperature))
-        if inside: terms |= self._inside(ours, theirs, batch["attention_mask"])
-        return SimpleNamespace(loss=sum(getattr(w, name) * term for name, term in terms.items()), terms=terms, logits=ours.logits)
+            targets = teacher_out.logits if cached is None else [cached]
+            compare = partial(soft_loss, temperature=self.temperature)
+            terms["soft"] = head_loss(self.student, student_out.logits, targets, batch, compare)
+        if inside: terms |= self._inside(student_out, teacher_out, batch["attention_mask"])
+        loss = sum(getattr(w, name) * term for name, term in terms.items())
+        return SimpleNamespace(loss=loss, terms=terms, logits=student_out.logits)
 
-    def _inside(self, ours, theirs, mask) -> dict[str, Tensor]:
+    def _inside(self, student_out, teacher_out, mask) -> dict[str, Tensor]:
         w, terms, n = self.weights, {}, len(self.layers)
         pairs = list(zip(range(1, n + 1), self.layers))
         if w.hidden:
             project = self.projections or [None] * n
-            terms["hidden"] = sum(hidden_loss(ours.hidden[m], theirs.hidden[g], mask, p) for (m, g), p in zip(pairs, project)) / n
-        if w.attention: terms["attention"] = sum(attention_loss(ours.scores[m - 1], theirs.scores[g - 1], mask) for m, g in pairs) / n
-        if w.relation: terms["relation"] = relation_loss(*(mean_vector(seen.hidden[-1], mask) for seen in (ours, theirs)))
-        if w.cosine: terms["cosine"] = cosine_loss(ours.hidden[-1], theirs.hidden[-1], mask)
+            terms["hidden"] = sum(hidden_loss(student_out.hidden[m], teacher_out.hidden[g], mask, p)
+                                  for (m, g), p in zip(pairs, project)) / n
+        if w.attention:
+            terms["attention"] = sum(attention_loss(student_out.scores[m - 1], teacher_out.scores[g - 1], mask)
+                                     for m, g in pairs) / n
+        if not (w.relation or w.cosine): return terms
+        last = student_out.hidden[-1], teacher_out.hidden[-1]
+        if w.relation: terms["relation"] = relation_loss(*(mean_vector(hidden, mask) for hidden in last))
+        if w.cosine: terms["cosine"] = cosine_loss(*last, mask)
         return terms
 
 # %% ../nbs/helpers/distillation.ipynb #term-settings

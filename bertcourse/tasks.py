@@ -323,12 +323,15 @@ def span_f1(
     truth: Sequence[Sequence[str]], guess: Sequence[Sequence[str]],  # tags of each sentence
 ) -> dict[str, float]:  # precision, recall, f1, and accuracy of the tags
     "An entity counts if its label and both ends are right (CoNLL-2003). Tested against seqeval."
-    right = said = there = 0
+    num_correct = num_predicted = num_true = 0
     for a, b in zip(truth, guess, strict=True):
-        if len(a) != len(b): raise ValueError(f"{len(a)} tags and {len(b)} guesses for the same sentence")
-        theirs, ours = set(spans(a)), set(spans(b))
-        right, said, there = right + len(theirs & ours), said + len(ours), there + len(theirs)
-    precision, recall = right / max(said, 1), right / max(there, 1)
+        if len(a) != len(b):
+            raise ValueError(f"{len(a)} tags and {len(b)} guesses for the same sentence")
+        true_spans, predicted_spans = set(spans(a)), set(spans(b))
+        num_correct += len(true_spans & predicted_spans)
+        num_predicted += len(predicted_spans)
+        num_true += len(true_spans)
+    precision, recall = num_correct / max(num_predicted, 1), num_correct / max(num_true, 1)
     tags = [x == y for a, b in zip(truth, guess) for x, y in zip(a, b)]
     return {"f1": 2 * precision * recall / max(precision + recall, 1e-12), "precision": precision, "recall": recall,
             "accuracy": float(np.mean(tags)) if tags else 0.0}

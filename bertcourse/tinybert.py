@@ -73,12 +73,15 @@ class Intermediate(StudentWithTeacher):
     ):
         super().__init__(student, teacher)
         if not any(vars(terms).values()): raise ValueError("every term is 0: there is nothing to learn")
-        ours, theirs = student.config, teacher.config
-        if terms.attention: check_heads(ours, theirs), check_scores(ours, theirs)
-        counts = ours.num_hidden_layers, theirs.num_hidden_layers
+        student_config, teacher_config = student.config, teacher.config
+        if terms.attention:
+            check_heads(student_config, teacher_config)
+            check_scores(student_config, teacher_config)
+        counts = student_config.num_hidden_layers, teacher_config.num_hidden_layers
         self.layers = layer_map(*counts, layers) if isinstance(layers, str) else check_layers(layers, *counts)
         self.terms = terms
-        wide, made = ours.hidden_size != theirs.hidden_size, lambda: nn.Linear(ours.hidden_size, theirs.hidden_size)
+        widths = student_config.hidden_size, teacher_config.hidden_size
+        wide, made = widths[0] != widths[1], partial(nn.Linear, *widths)
         self.project_hidden = made() if wide else nn.Identity()
         self.project_embedding = self.project_hidden if shared or not wide else made()
 
@@ -89,12 +92,17 @@ class Intermediate(StudentWithTeacher):
     def forward(self, **batch: Tensor) -> SimpleNamespace:  # loss, terms by name
         "The sum of the terms."
         seen, mask, terms = dict(hidden=True, scores=bool(self.terms.attention)), batch["attention_mask"], {}
-        ours, theirs = observe(self.student, unlabelled(batch), **seen), self.ask(batch, **seen)
-        if self.terms.embedding: terms["embedding"] = hidden_loss(ours.hidden[0], theirs.hidden[0], mask, self.project_embedding)
+        student_out, teacher_out = observe(self.student, unlabelled(batch), **seen), self.ask(batch, **seen)
+        if self.terms.embedding:
+            terms["embedding"] = hidden_loss(student_out.hidden[0], teacher_out.hidden[0], mask,
+                                             self.project_embedding)
         pairs = list(enumerate(self.layers, 1))
-        if self.terms.attention: terms["attention"] = sum(attention_loss(ours.scores[m - 1], theirs.scores[g - 1], mask) for m, g in pairs)
+        if self.terms.attention:
+            terms["attention"] = sum(attention_loss(student_out.scores[m - 1], teacher_out.scores[g - 1], mask)
+                                     for m, g in pairs)
         if self.terms.hidden:
-            terms["hidden"] = sum(hidden_loss(ours.hidden[m], theirs.hidden[g], mask, self.project_hidden) for m, g in pairs)
+            terms["hidden"] = sum(hidden_loss(student_out.hidden[m], teacher_out.hidden[g], mask, self.project_hidden)
+                                  for m, g in pairs)
         terms = {name: getattr(self.terms, name) * value for name, value in terms.items()}
         return SimpleNamespace(loss=sum(terms.values()), terms=terms)
 
@@ -121,10 +129,11 @@ class Prediction(StudentWithTeacher):
     def forward(self, **batch: Tensor) -> SimpleNamespace:  # loss, logits
         "`prediction_loss` of each of the head's outputs; for a number the squared error. Takes `teacher_logits`, see `cache_logits`."
         cached = batch.pop("teacher_logits", None)
-        theirs = self.ask(batch).logits if cached is None else [cached]
-        ours = observe(self.student, unlabelled(batch)).logits
-        loss = head_loss(self.student, ours, theirs, batch, partial(prediction_loss, temperature=self.temperature))
-        return SimpleNamespace(loss=loss, logits=ours)
+        teacher_logits = self.ask(batch).logits if cached is None else [cached]
+        student_logits = observe(self.student, unlabelled(batch)).logits
+        compare = partial(prediction_loss, temperature=self.temperature)
+        loss = head_loss(self.student, student_logits, teacher_logits, batch, compare)
+        return SimpleNamespace(loss=loss, logits=student_logits)
 
 # %% ../nbs/helpers/tinybert.ipynb #stages
 def passages(

@@ -80,7 +80,7 @@ def test_chapter_2_on_a_random_checkpoint(model_class, small, run, tmp_path):
     page = json.loads((ROOT / "nbs/02_transformer.ipynb").read_text(encoding="utf-8"))
     (tmp_path / "02_transformer.ipynb").write_text(json.dumps(learner_notebook(page, "en")), encoding="utf-8")
     nb = run(tmp_path / "02_transformer.ipynb", folder)
-    assert shown(nb, "survey-en").startswith("targets | layer.head | share | uniform | difference, 95% interval | documents\nprevious token | ")
+    assert shown(nb, "survey-en").startswith("targets | layer.head | share | uniform | difference, 95% interval | other rows | documents\nprevious token | ")
     assert shown(nb, "draw-en").startswith("Figure: Weights of two heads")
     nb = run(ROOT / "nbs/helpers/heads.ipynb", folder)
     if model_class is transformers.BertModel:
