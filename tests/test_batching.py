@@ -238,6 +238,35 @@ def test_after_a_lull_nobody_is_expected():
     assert with_batcher(work, model, max_wait=5.0) < 4
 
 
+def test_who_comes_while_the_event_loop_cuts_texts_is_counted():
+    """Cutting a request takes longer than `GAP`: that is no idle model, or all would be answered one by one and nobody refused."""
+    model = Model(seconds=5 * GAP)
+
+    async def client(batcher):
+        time.sleep(2 * GAP)  # the event loop cuts the texts
+        try:
+            return await batcher.answer(["r"] * 4, of_length(1, 1, 1, 1))
+        except Full:
+            return None
+
+    async def work(batcher):
+        return await asyncio.gather(*(client(batcher) for _ in range(30)))
+    answers = with_batcher(work, model, speed=Speed(2 * GAP, 1e-6))
+    assert answers[0] and answers.count(None) > 10
+
+
+def test_a_client_that_asks_now_and_then_is_answered_in_the_event_loop():
+    model = Model(seconds=2 * GAP)
+
+    async def work(batcher):
+        for _ in range(3):
+            assert batcher._alone(of_length(1))
+            await batcher.answer(["r"], of_length(1))
+            assert not batcher._alone(of_length(1))
+            await asyncio.sleep(4 * GAP)
+    with_batcher(work, model, speed=Speed(2 * GAP, 1e-6))
+
+
 def test_stopping_finishes_what_is_queued_and_takes_nothing_new():
     model = Model()
     sizes, depths = [], []

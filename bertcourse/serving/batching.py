@@ -147,7 +147,7 @@ class Batcher:
         self._owed = 0.0  # seconds that smaller jobs are served before the oldest has its turn
         self._led_by_oldest = False  # the batch in the model
         self._refused: tuple[int, int, int] | None = None  # the smallest request that was refused for want of room: bytes, inputs, pieces
-        self._ended = 0.0  # when the last batch was done
+        self._ended = self._took = 0.0  # when the last batch was done, and its seconds
         self._expected = 1  # inputs that the next batch may wait for: as many as there were lately
         self._arrived, self._thread, self._stopped = asyncio.Event(), ThreadPoolExecutor(1, "model"), False
 
@@ -253,7 +253,8 @@ class Batcher:
             return False
         if not 0 < self.speed.of(padded(inputs)) <= QUICK:
             return False
-        return time.monotonic() - self._ended >= (GAP if self._expected <= len(inputs) else LULL)
+        # Under load requests come back to back, and the event loop cuts one into pieces between two runs of the model: that is no idle model.
+        return time.monotonic() - self._ended >= max(self._took, GAP if self._expected <= len(inputs) else LULL)
 
     def _at_once(self, rows: Sequence[Any], inputs: Sequence[Mapping[str, Any]]) -> list[Any]:
         """Answer in the event loop: with one core for the process, nobody else could work meanwhile."""
@@ -262,7 +263,8 @@ class Batcher:
             found = self.model.run(inputs)
         finally:
             self._ended = time.monotonic()
-        self._count(inputs, self._ended - begin)
+            self._took = self._ended - begin
+        self._count(inputs, self._took)
         return self.model.decode(rows, inputs, found)
 
     def _count(self, inputs: Sequence[Mapping[str, Any]], seconds: float) -> None:
@@ -315,6 +317,7 @@ class Batcher:
             except Exception as error:  # the model's: whoever is in this batch gets it
                 finished = [(job, error) for job in {job for job, _ in batch}]
             self._ended, self.busy_since = time.monotonic(), None
+            self._took = self._ended - begin
             self._expected = max(1, min(len(batch) + self.waiting, self.max_batch))
             self._count(inputs, self._ended - begin)
             self._settle(self._ended - begin)
